@@ -1,0 +1,138 @@
+"""Blobs as files below one directory: ``<root>/<kind>/<name>``, with uploads under way in ``<root>/unfinished``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from contracts.messages import BlobFacts
+from private_api.blobs.store import BlobMissingError, BlobStoreFullError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+# While a large upload runs, what it wrote is handed to the disk in steps, so that the last flush is short.
+_FLUSH_BYTES = 64 * 1024 * 1024
+
+
+class DirectoryBlobStore:
+    """A blob store on a local file system."""
+
+    def __init__(self, root: Path, *, min_free_bytes: int = 0) -> None:
+        self._root = root
+        self._unfinished = root / "unfinished"
+        self._min_free_bytes = min_free_bytes
+        self._unfinished.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def begin(self) -> DirectoryBlobWriter:
+        """Start an upload; raises ``BlobStoreFullError`` when the disk is nearly full already."""
+        if shutil.disk_usage(self._root).free < self._min_free_bytes:
+            raise BlobStoreFullError("The server's disk is nearly full.")
+        return DirectoryBlobWriter(self._root, self._unfinished / secrets.token_hex(16))
+
+    def open(self, key: str) -> BinaryIO:
+        """The blob as a seekable file; raises ``BlobMissingError``."""
+        try:
+            return (self._root / key).open("rb")
+        except FileNotFoundError as error:
+            raise BlobMissingError(key) from error
+
+    def delete(self, key: str) -> None:
+        """Remove the blob; fine if it is gone already."""
+        (self._root / key).unlink(missing_ok=True)
+
+    def keys_older_than(self, age_seconds: float) -> Iterator[str]:
+        """Keys of blobs stored at least ``age_seconds`` ago."""
+        for kind in self._root.iterdir():
+            if kind == self._unfinished or not kind.is_dir():
+                continue
+            for file in _older_than(kind, age_seconds):
+                yield f"{kind.name}/{file.name}"
+
+    def sweep_unfinished(self, age_seconds: float) -> None:
+        """Remove what uploads left behind that were cut off at least ``age_seconds`` ago."""
+        for file in _older_than(self._unfinished, age_seconds):
+            file.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raise an ``OSError`` when nothing can be written here."""
+        probe = self._unfinished / f"probe-{secrets.token_hex(8)}"
+        probe.touch()
+        probe.unlink()
+
+
+class DirectoryBlobWriter:
+    """An upload into a nameless file, renamed to its key when it is complete."""
+
+    def __init__(self, root: Path, temporary: Path) -> None:
+        self._root = root
+        self._temporary = temporary
+        self._file = temporary.open("xb", buffering=0)
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._flushed = 0
+
+    def write(self, data: bytes) -> None:
+        """Append ``data``; raises ``BlobStoreFullError``."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise _as_full(error) from error
+        self._hash.update(data)
+        self._size += len(data)
+        if self._size - self._flushed >= _FLUSH_BYTES:
+            # Advice, and asynchronous: dirty pages start on their way to the disk and may leave the cache.
+            os.posix_fadvise(self._file.fileno(), self._flushed, 0, os.POSIX_FADV_DONTNEED)
+            self._flushed = self._size
+
+    def finish(self, key: str) -> BlobFacts:
+        """Make the blob appear under ``key``; it survives a power cut from here on."""
+        target = self._root / key
+        target.parent.mkdir(exist_ok=True, mode=0o700)
+        try:
+            os.fdatasync(self._file.fileno())
+            self._file.close()
+            self._temporary.rename(target)
+            _sync_directory(target.parent)
+        except OSError as error:
+            raise _as_full(error) from error
+        return BlobFacts(size_bytes=self._size, sha256=self._hash.hexdigest())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def _as_full(error: OSError) -> Exception:
+    return BlobStoreFullError("The server's disk is full.") if error.errno in _NO_ROOM else error
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _older_than(directory: Path, age_seconds: float) -> Iterator[Path]:
+    limit = time.time() - age_seconds
+    for entry in os.scandir(directory):
+        with contextlib.suppress(FileNotFoundError):
+            if entry.stat().st_mtime <= limit:
+                yield Path(entry.path)

@@ -1,0 +1,1 @@
+"""What the private API decides, as pure functions: no clock, no database, no network."""

@@ -1,0 +1,1 @@
+"""The doors of the private API: they turn requests into questions to the store, and answers into JSON."""

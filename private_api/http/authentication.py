@@ -1,0 +1,90 @@
+"""Who is calling, and whether they may: keys are read from the request here, and roles are judged here only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from flask import g, request
+
+from contracts.problems import ProblemCode
+from private_api.http.services import services
+from private_api.store.database import current_ms
+from private_api.store.keys import ApiKey, Role, find_key, touch_key, use_is_noted
+from serving.problems import ProblemError
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+# What `any key` means where people are meant.
+PEOPLE = (Role.ADMIN, Role.USER)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The valid key that came with the request, and its secret."""
+
+    key: ApiKey
+    secret: str
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the caller sees what belongs to others."""
+        return self.key.role is Role.ADMIN
+
+
+def caller() -> Caller:
+    """Who sent the present request; only behind ``allow``."""
+    found: Caller = g.caller
+    return found
+
+
+def allow(*roles: Role) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Let only valid keys with one of these roles through a door."""
+
+    def decorate(view: Callable[_P, _R]) -> Callable[_P, _R]:
+        @wraps(view)
+        def guarded(*arguments: _P.args, **named: _P.kwargs) -> _R:
+            g.caller = _authenticate()
+            if g.caller.key.role not in roles:
+                wanted = " or ".join(role.value for role in roles)
+                raise ProblemError(
+                    ProblemCode.FORBIDDEN,
+                    f"This needs a key with the role {wanted}; yours is a {g.caller.key.role.value} key.",
+                )
+            return view(*arguments, **named)
+
+        return guarded
+
+    return decorate
+
+
+def _authenticate() -> Caller:
+    secret = _presented_secret()
+    if secret is None:
+        raise ProblemError(
+            ProblemCode.UNAUTHENTICATED,
+            "Send a key: 'Authorization: Bearer KEY', 'X-API-Key: KEY', or HTTP Basic with the key as password.",
+        )
+    database = services().database
+    with database.read() as connection:
+        key = find_key(connection, secret)
+        now = current_ms(connection) if key else 0
+    if key is None:
+        raise ProblemError(ProblemCode.UNAUTHENTICATED, "This key is not valid: mistyped, expired or revoked.")
+    if not use_is_noted(key, now):
+        with database.write() as connection:
+            touch_key(connection, key.id)
+    return Caller(key=key, secret=secret)
+
+
+def _presented_secret() -> str | None:
+    given = request.authorization
+    if given is not None and given.type == "basic":
+        # A user name alone is what `curl -u KEY:` sends.
+        return given.password or given.username or None
+    if given is not None and given.type == "bearer":
+        return given.token or None
+    return request.headers.get("X-API-Key") or None

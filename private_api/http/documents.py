@@ -1,0 +1,104 @@
+"""How tasks, models and keys look as JSON: the one place where their public shape is made."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from private_api.store.keys import ApiKey
+from private_api.store.models import Model
+from private_api.store.tasks import Task
+
+
+def rfc3339(milliseconds: int | None) -> str | None:
+    """A time as RFC 3339 in UTC with milliseconds."""
+    if milliseconds is None:
+        return None
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def task_document(
+    task: Task, *, queue_position: int | None = None, waiting_for: str | None = None
+) -> dict[str, Any]:
+    """A task as every route shows it; position and ``waiting_for`` only where one task is asked for."""
+    here = f"/v1/tasks/{task.id}"
+    progress = None
+    if task.progress_fraction is not None or task.progress_message is not None:
+        progress = {"fraction": task.progress_fraction, "message": task.progress_message}
+    output = None
+    if task.output_key is not None:
+        output = {"size_bytes": task.output_size, "sha256": task.output_sha256}
+    return {
+        "id": task.id,
+        "model": task.model,
+        "model_version": task.model_version,
+        "image_digest": task.image_digest,
+        "state": task.state.value,
+        "phase": task.phase.value if task.phase else None,
+        "terminal": task.ended,
+        "reason_code": task.reason_code.value if task.reason_code else None,
+        "reason": task.reason,
+        "exit_code": task.exit_code,
+        "attempt": task.attempt,
+        "priority": task.priority,
+        "cancel_requested": task.cancel_requested,
+        "queue_position": queue_position,
+        "waiting_for": waiting_for,
+        "created_at": rfc3339(task.created_at),
+        "started_at": rfc3339(task.started_at),
+        "finished_at": rfc3339(task.finished_at),
+        "expires_at": rfc3339(task.expires_at),
+        "data_expired": task.purged_at is not None,
+        "input": {"size_bytes": task.input_size, "sha256": task.input_sha256},
+        "output": output,
+        "progress": progress,
+        "urls": {
+            "self": here,
+            "input": f"{here}/input",
+            "output": f"{here}/output",
+            "logs": f"{here}/logs",
+            "cancel": f"{here}/cancel",
+            "retry": f"{here}/retry",
+        },
+    }
+
+
+def model_document(model: Model) -> dict[str, Any]:
+    """A model with its present version."""
+    facts = model.content.facts if model.content else None
+    return {
+        "id": model.id,
+        "uid": model.uid,
+        "human_readable_id": model.human_readable_id,
+        "description": model.description,
+        "container_tag": model.container_tag,
+        "pull_policy": model.pull_policy.value,
+        "enabled": model.enabled,
+        "use_gpu": model.use_gpu,
+        "version": model.version,
+        "image_id": model.image_id,
+        "image_digest": model.image_digest,
+        "content": facts.to_json() if facts else None,
+        "sandbox": {"profile": model.profile.value, "network": model.network, "tmp_exec": model.tmp_exec},
+        "limits": model.limits,
+        "input_mountpoint": model.input_mountpoint,
+        "output_mountpoint": model.output_mountpoint,
+        "model_mountpoint": model.model_mountpoint,
+        "allow_empty_output": model.allow_empty_output,
+        "created_at": rfc3339(model.created_at),
+        "updated_at": rfc3339(model.updated_at),
+    }
+
+
+def key_document(key: ApiKey) -> dict[str, Any]:
+    """A key without its secret."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "role": key.role.value,
+        "created_at": rfc3339(key.created_at),
+        "expires_at": rfc3339(key.expires_at),
+        "revoked_at": rfc3339(key.revoked_at),
+        "last_used_at": rfc3339(key.last_used_at),
+    }

@@ -1,0 +1,65 @@
+"""Long polls: hold an answer until something is so, for as long as the caller allows and we can afford."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from flask import request
+from werkzeug.http import parse_options_header
+
+from contracts.problems import ProblemCode
+from contracts.timing import MAX_WAIT_SECONDS
+from private_api.http.services import Services
+from serving.problems import ProblemError
+
+_T = TypeVar("_T")
+
+# The bell may stay silent when another process made the change; a look this often bounds what that costs.
+_LOOK_SECONDS = 1.0
+
+
+def hold(services: Services, topics: list[str], seconds: float, look: Callable[[], _T | None]) -> _T | None:
+    """What ``look`` finds, waiting up to ``seconds`` for it to find something; null when it never does."""
+    with services.bell.listening(*topics) as listener:
+        deadline = time.monotonic() + seconds
+        while True:
+            found = look()
+            remaining = deadline - time.monotonic()
+            if found is not None or remaining <= 0 or services.stopping.is_set():
+                return found
+            listener.wait(min(remaining, _LOOK_SECONDS))
+
+
+def hold_for_people(
+    services: Services, topics: list[str], seconds: float, look: Callable[[], _T | None]
+) -> _T | None:
+    """As ``hold``, but answers at once when too many people are waiting already, so that workers get through."""
+    if seconds <= 0 or not services.permits.acquire(blocking=False):
+        return look()
+    try:
+        return hold(services, topics, seconds, look)
+    finally:
+        services.permits.release()
+
+
+def preferred_wait() -> float:
+    """Seconds that the caller's ``Prefer: wait=N`` (RFC 7240) allows, 0 without one."""
+    for part in request.headers.get("Prefer", "").split(","):
+        name, _, value = part.strip().partition("=")
+        if name.strip().lower() == "wait":
+            return seconds_of(parse_options_header(value)[0].strip('"'), "Prefer: wait")
+    return 0.0
+
+
+def seconds_of(text: str, name: str) -> float:
+    """A number of seconds to wait, cut to what we allow; raises a problem that names the parameter."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise ProblemError(ProblemCode.INVALID_FIELD, f"{name} must be a number of seconds, not {text[:40]!r}.")
+    return min(value, MAX_WAIT_SECONDS)

@@ -1,0 +1,110 @@
+"""The private API's settings: read once from the environment at start, frozen after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used; the message names its variable."""
+
+
+GIBIBYTE = 1024**3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that an operator may choose about the private API. Sizes in bytes, times in seconds."""
+
+    # Where the service listens. Loopback: only public_api, on the same machine, speaks to it.
+    bind: str = "127.0.0.1:8081"
+    database_url: str = "sqlite:///.state/database.sqlite"
+    blob_directory: Path = Path(".state/blobs")
+    # Holds admin.key and worker.key: made at first start, read at every other.
+    key_directory: Path = Path(".state")
+    # Threads of the one server process. Long polls sit in them, so there are many; they cost little.
+    threads: int = 128
+    # Long polls held at once; further ones are answered at once, so that work never waits for watching.
+    held_requests: int = 96
+    max_input_bytes: int = 20 * GIBIBYTE
+    max_content_bytes: int = 100 * GIBIBYTE
+    # What one zip may unpack to, and how many entries it may have.
+    max_unpacked_bytes: int = 50 * GIBIBYTE
+    max_zip_entries: int = 50_000
+    # Whether `user` keys may register and change models.
+    users_register_models: bool = False
+    # A finished task's data is kept this long; 0 keeps it for ever.
+    retention_seconds: float = 30 * 86400.0
+    # A task that found no worker for this long fails; 0 lets it wait for ever.
+    queued_limit_seconds: float = 0.0
+    # Where an uploaded input must still fit: below this much free space uploads are refused.
+    min_free_bytes: int = GIBIBYTE // 2
+    # Where a test wants the process to die by itself; see private_api.crashpoints.
+    crash_at: str = ""
+    crash_marker: Path | None = None
+
+    @staticmethod
+    def from_environment(environment: Mapping[str, str]) -> Settings:
+        """Read the settings; raises ``SettingsError`` naming the first variable that is wrong."""
+        read = _Reader(environment)
+        default = Settings()
+        return Settings(
+            bind=read.text("PRIVATE_API_BIND", default.bind),
+            database_url=read.text("DATABASE_URL", default.database_url),
+            blob_directory=Path(read.text("BLOB_DIRECTORY", str(default.blob_directory))),
+            key_directory=Path(read.text("KEY_DIRECTORY", str(default.key_directory))),
+            threads=read.whole("PRIVATE_API_THREADS", default.threads, least=8),
+            held_requests=read.whole("PRIVATE_API_HELD_REQUESTS", default.held_requests, least=1),
+            max_input_bytes=read.whole("MAX_INPUT_BYTES", default.max_input_bytes, least=1),
+            max_content_bytes=read.whole("MAX_CONTENT_BYTES", default.max_content_bytes, least=1),
+            max_unpacked_bytes=read.whole("MAX_UNPACKED_BYTES", default.max_unpacked_bytes, least=1),
+            max_zip_entries=read.whole("MAX_ZIP_ENTRIES", default.max_zip_entries, least=1),
+            users_register_models=read.flag("USERS_REGISTER_MODELS", default.users_register_models),
+            retention_seconds=read.seconds("RETENTION_SECONDS", default.retention_seconds),
+            queued_limit_seconds=read.seconds("QUEUED_LIMIT_SECONDS", default.queued_limit_seconds),
+            min_free_bytes=read.whole("MIN_FREE_BYTES", default.min_free_bytes, least=0),
+            crash_at=read.text("CRASH_AT", ""),
+            crash_marker=Path(environment["CRASH_MARKER"]) if environment.get("CRASH_MARKER") else None,
+        )
+
+
+class _Reader:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def text(self, name: str, default: str) -> str:
+        return self._environment.get(name) or default
+
+    def whole(self, name: str, default: int, *, least: int) -> int:
+        given = self._environment.get(name)
+        if not given:
+            return default
+        try:
+            value = int(given)
+        except ValueError as error:
+            raise SettingsError(f"{name} must be a whole number, not {given!r}") from error
+        if value < least:
+            raise SettingsError(f"{name} must be at least {least}, not {value}")
+        return value
+
+    def seconds(self, name: str, default: float) -> float:
+        given = self._environment.get(name)
+        if not given:
+            return default
+        try:
+            value = float(given)
+        except ValueError as error:
+            raise SettingsError(f"{name} must be a number of seconds, not {given!r}") from error
+        if not 0 <= value < float("inf"):
+            raise SettingsError(f"{name} must not be negative, nor infinite")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:  # noqa: FBT001 - The default is the second of two plain values.
+        given = self._environment.get(name)
+        if not given:
+            return default
+        if given not in {"0", "1"}:
+            raise SettingsError(f"{name} must be 0 or 1, not {given!r}")
+        return given == "1"

@@ -1,0 +1,249 @@
+"""Leases: one worker owns one attempt of one task for a short time, and proves it by lease id and token.
+
+Every word about an attempt first finds the row that the lease still holds, inside the transaction that
+changes it; no row means that somebody else was first, and ``StaleLeaseError``. What becomes of a spoiled
+attempt is decided in ``private_api.decisions.retries``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, select, update
+
+from contracts.messages import BlobFacts, Completion, Failure, Heartbeat, HeartbeatAnswer
+from contracts.reasons import ReasonCode
+from contracts.states import LEASED_STATES, Phase, TaskState, state_of_phase
+from contracts.timing import LEASE_SECONDS
+from private_api.decisions.phases import phase_limit_seconds
+from private_api.decisions.retries import Cancel, Requeue, after_failure
+from private_api.store.logs import append_chunk, append_note
+from private_api.store.models import pin_image
+from private_api.store.tables import model_versions, models, now_ms, tasks
+
+_OVER: dict[str, Any] = {"phase": None, "phase_deadline_at": None, "lease_expires_at": None}
+_NO_PENDING: dict[str, Any] = {"pending_key": None, "pending_size": None, "pending_sha256": None}
+
+
+class StaleLeaseError(Exception):
+    """The lease is over: it expired, was handed to another worker, or its task has ended or is gone."""
+
+
+class OutputMismatchError(Exception):
+    """The worker commits an output that is not the one it uploaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeasedTask:
+    """What a lease's holder may know of its task's data."""
+
+    task_id: str
+    token: int
+    input_key: str
+    input_sha256: str
+    content_key: str | None
+    content_sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptEnd:
+    """What the end of an attempt means for others: who waits for it, and which blobs nobody needs now."""
+
+    task_id: str
+    kind: str
+    requeued: bool
+    garbage: list[str] = field(default_factory=list)
+
+
+def held_rows() -> Select[Any]:
+    """Rows under a lease, with what decisions about them need, locked until the transaction ends."""
+    return (
+        select(
+            tasks.c.seq, tasks.c.id, tasks.c.kind, tasks.c.state, tasks.c.phase, tasks.c.attempt, tasks.c.spoiled,
+            tasks.c.token, tasks.c.version_id, tasks.c.cancel_requested, tasks.c.log_size, tasks.c.log_base,
+            tasks.c.started_at, tasks.c.input_key, tasks.c.input_sha256,
+            tasks.c.pending_key, tasks.c.pending_size, tasks.c.pending_sha256,
+            models.c.limits, model_versions.c.content_key, model_versions.c.content_sha256,
+            model_versions.c.image_digest.label("version_digest"),
+        )
+        .join(models, models.c.id == tasks.c.model_id)
+        .join(model_versions, model_versions.c.id == tasks.c.version_id)
+        .where(tasks.c.state.in_(LEASED_STATES))
+        .with_for_update(of=tasks)
+    )  # fmt: skip
+
+
+def find_leased(connection: Connection, lease_id: str, token: int) -> LeasedTask:
+    """The data of the task under this lease; raises ``StaleLeaseError``."""
+    row = _held(connection, lease_id, token)
+    return LeasedTask(
+        task_id=row.id,
+        token=token,
+        input_key=row.input_key,
+        input_sha256=row.input_sha256,
+        content_key=row.content_key,
+        content_sha256=row.content_sha256,
+    )
+
+
+def renew(connection: Connection, lease_id: str, token: int, heartbeat: Heartbeat) -> HeartbeatAnswer:
+    """Renew the lease and note what the worker says of itself; raises ``StaleLeaseError``."""
+    row = _held(connection, lease_id, token)
+    news: dict[str, Any] = {"lease_expires_at": now_ms() + int(LEASE_SECONDS * 1000)}
+    if heartbeat.phase.value != row.phase:
+        limit_ms = int(phase_limit_seconds(heartbeat.phase, row.limits["time_seconds"]) * 1000)
+        news |= {"phase": heartbeat.phase.value, "phase_deadline_at": now_ms() + limit_ms}
+        # A task never goes back from running to starting under one lease.
+        if row.state == TaskState.STARTING and state_of_phase(heartbeat.phase) is TaskState.RUNNING:
+            news |= {"state": TaskState.RUNNING.value, "started_at": row.started_at or now_ms()}
+    if heartbeat.progress is not None:
+        news |= {
+            "progress_fraction": heartbeat.progress.fraction,
+            "progress_message": heartbeat.progress.message,
+        }
+    if heartbeat.image is not None:
+        news["image_digest"] = heartbeat.image.digest or heartbeat.image.image_id
+        pin_image(connection, row.version_id, heartbeat.image)
+    connection.execute(update(tasks).where(tasks.c.seq == row.seq).values(news))
+    return HeartbeatAnswer(cancel_requested=row.cancel_requested, log_bytes=row.log_size - row.log_base)
+
+
+def append_log(connection: Connection, lease_id: str, token: int, offset: int, data: bytes) -> tuple[str, int]:
+    """Append to the attempt's log what is new in ``data``, which starts at ``offset`` bytes of that log.
+
+    Returns the task's id and how many bytes of this attempt's log are stored. A gap is refused by storing
+    nothing; past the model's limit the rest is dropped, once with a note.
+    """
+    row = _held(connection, lease_id, token)
+    stored = row.log_size - row.log_base
+    new = data[max(stored - offset, 0) :] if offset <= stored else b""
+    room = row.limits["log_bytes"] - row.log_size
+    if new and room > 0:
+        append_chunk(connection, row.id, row.log_size, new[:room])
+        stored += len(new[:room])
+        if len(new) > room:
+            append_note(connection, row.id, row.log_size + room, "\n[the log's limit is reached; the rest is not kept]\n")
+    return row.id, stored
+
+
+def note_upload(connection: Connection, lease_id: str, token: int, key: str, facts: BlobFacts) -> str | None:
+    """Remember an uploaded output until it is committed; returns the key of one uploaded before."""
+    row = _held(connection, lease_id, token)
+    connection.execute(
+        update(tasks)
+        .where(tasks.c.seq == row.seq)
+        .values(pending_key=key, pending_size=facts.size_bytes, pending_sha256=facts.sha256)
+    )
+    earlier: str | None = row.pending_key
+    return earlier
+
+
+def commit_output(
+    connection: Connection, lease_id: str, token: int, completion: Completion, retention_ms: int
+) -> AttemptEnd:
+    """End the task as succeeded with the uploaded output; the same words again change nothing.
+
+    Raises ``StaleLeaseError``, ``OutputMismatchError``.
+    """
+    try:
+        row = _held(connection, lease_id, token)
+    except StaleLeaseError:
+        done = _committed(connection, lease_id, token, completion)
+        if done is None:
+            raise
+        return done
+    if row.pending_key is None or completion.output != BlobFacts(
+        size_bytes=row.pending_size, sha256=row.pending_sha256
+    ):
+        raise OutputMismatchError
+    ran_ms = int(completion.durations.get(Phase.RUNNING, 0.0) * 1000)
+    connection.execute(
+        update(tasks)
+        .where(tasks.c.seq == row.seq)
+        .values(
+            state=TaskState.SUCCEEDED.value,
+            exit_code=completion.exit_code,
+            output_key=row.pending_key,
+            output_size=row.pending_size,
+            output_sha256=row.pending_sha256,
+            durations=completion.durations,
+            started_at=row.started_at or now_ms() - ran_ms,
+            **_ended(retention_ms),
+            **_NO_PENDING,
+            **_OVER,
+        )
+    )
+    return AttemptEnd(task_id=row.id, kind=row.kind, requeued=False)
+
+
+def fail_attempt(
+    connection: Connection, lease_id: str, token: int, failure: Failure, retention_ms: int
+) -> AttemptEnd:
+    """End the attempt as the worker says, and the task with it unless it deserves another attempt."""
+    return end_attempt(connection, _held(connection, lease_id, token), failure, retention_ms)
+
+
+def end_attempt(connection: Connection, row: Row[Any], failure: Failure, retention_ms: int) -> AttemptEnd:
+    """End the attempt of a row from ``held_rows``; the reaper comes in here as well."""
+    code = failure.reason_code
+    decision = after_failure(code, spoiled=row.spoiled, cancel_requested=row.cancel_requested)
+    values: dict[str, Any] = {
+        "reason_code": code.value,
+        "reason": failure.reason,
+        "exit_code": failure.exit_code,
+        "durations": failure.durations,
+        **_NO_PENDING,
+        **_OVER,
+    }
+    if isinstance(decision, Requeue):
+        values |= {
+            "state": TaskState.QUEUED.value,
+            "spoiled": decision.spoiled,
+            "not_before": now_ms() + int(decision.delay_seconds * 1000),
+            "progress_fraction": None,
+            "progress_message": None,
+            "started_at": None,
+            "lease_id": None,
+        }
+        note = f"\n[attempt {row.attempt} ended: {failure.reason} The task runs again.]\n"
+        append_note(connection, row.id, row.log_size, note)
+    elif isinstance(decision, Cancel):
+        values |= {"state": TaskState.CANCELED.value, **_ended(retention_ms)}
+        values |= {"reason_code": ReasonCode.CANCELED_BY_USER.value, "reason": "Canceled on request."}
+    else:
+        values |= {"state": TaskState.FAILED.value, **_ended(retention_ms)}
+    connection.execute(update(tasks).where(tasks.c.seq == row.seq).values(values))
+    return AttemptEnd(
+        task_id=row.id,
+        kind=row.kind,
+        requeued=isinstance(decision, Requeue),
+        garbage=[row.pending_key] if row.pending_key else [],
+    )
+
+
+def _ended(retention_ms: int) -> dict[str, Any]:
+    return {"finished_at": now_ms(), "expires_at": now_ms() + retention_ms if retention_ms else None}
+
+
+def _held(connection: Connection, lease_id: str, token: int) -> Row[Any]:
+    query = held_rows().where(tasks.c.lease_id == lease_id, tasks.c.token == token)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise StaleLeaseError
+    return row
+
+
+def _committed(
+    connection: Connection, lease_id: str, token: int, completion: Completion
+) -> AttemptEnd | None:
+    # The answer to the first commit may have been lost on its way; its repetition is no error.
+    row = connection.execute(
+        select(tasks.c.id, tasks.c.kind).where(
+            tasks.c.lease_id == lease_id,
+            tasks.c.token == token,
+            tasks.c.state == TaskState.SUCCEEDED.value,
+            tasks.c.output_sha256 == completion.output.sha256,
+        )
+    ).one_or_none()
+    return None if row is None else AttemptEnd(task_id=row.id, kind=row.kind, requeued=False)

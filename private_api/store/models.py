@@ -1,0 +1,180 @@
+"""Models and their versions: what is registered, under which id, with which image and static content.
+
+A version is an image and a content; it is never changed, except that the image's id is pinned once known.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, exists, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from contracts.messages import BlobFacts, PullPolicy, ResolvedImage, SandboxProfile
+from contracts.states import LEASED_STATES, TaskState
+from private_api.store.database import current_ms
+from private_api.store.tables import model_versions, models, now_ms, tasks
+
+
+class ModelExistsError(Exception):
+    """The id is taken."""
+
+
+class ModelInUseError(Exception):
+    """The model has tasks that have not ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredContent:
+    """Static content in the blob store."""
+
+    key: str
+    facts: BlobFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A registered model with its present version."""
+
+    id: int
+    uid: str
+    human_readable_id: str
+    description: str
+    enabled: bool
+    use_gpu: bool
+    pull_policy: PullPolicy
+    profile: SandboxProfile
+    network: bool
+    tmp_exec: bool
+    allow_empty_output: bool
+    input_mountpoint: str
+    output_mountpoint: str
+    model_mountpoint: str
+    limits: dict[str, Any]
+    version: int
+    version_id: int
+    container_tag: str
+    image_id: str | None
+    image_digest: str | None
+    content: StoredContent | None
+    created_at: int
+    updated_at: int
+
+
+_COLUMNS = (
+    models,
+    model_versions.c.id.label("version_id"),
+    model_versions.c.container_tag,
+    model_versions.c.image_id,
+    model_versions.c.image_digest,
+    model_versions.c.content_key,
+    model_versions.c.content_size,
+    model_versions.c.content_sha256,
+)
+_LIVE = (
+    select(*_COLUMNS)
+    .join(
+        model_versions,
+        (model_versions.c.model_id == models.c.id) & (model_versions.c.number == models.c.version),
+    )
+    .where(models.c.deleted_at.is_(None))
+)
+
+
+def find_model(connection: Connection, human_readable_id: str) -> Model | None:
+    """The live model with this id."""
+    row = connection.execute(_LIVE.where(models.c.human_readable_id == human_readable_id)).one_or_none()
+    return None if row is None else _model(row)
+
+
+def list_models(connection: Connection, *, after: str, limit: int) -> Sequence[Model]:
+    """Live models in the order of their ids, from the one after ``after`` on."""
+    query = _LIVE.where(models.c.human_readable_id > after).order_by(models.c.human_readable_id).limit(limit)
+    return [_model(row) for row in connection.execute(query)]
+
+
+def add_model(
+    connection: Connection, settings: Mapping[str, Any], container_tag: str, content: StoredContent | None
+) -> None:
+    """Register a model as version 1; raises ``ModelExistsError``."""
+    now = current_ms(connection)
+    values = dict(settings, uid=secrets.token_hex(16), version=1, created_at=now, updated_at=now)
+    try:
+        with connection.begin_nested():
+            model_id = connection.execute(insert(models).values(values).returning(models.c.id)).scalar_one()
+    except IntegrityError as error:
+        raise ModelExistsError from error
+    _add_version(connection, model_id, 1, container_tag, content)
+
+
+def change_model(
+    connection: Connection,
+    model: Model,
+    settings: Mapping[str, Any],
+    *,
+    container_tag: str | None,
+    content: StoredContent | None,
+) -> None:
+    """Change a model's settings; a given image or content makes a new version.
+
+    Naming the present image again is a new version too: that is how a rebuilt image is taken up.
+    """
+    new_version = container_tag is not None or content is not None
+    version = model.version + 1 if new_version else model.version
+    values = dict(settings, version=version, updated_at=now_ms())
+    connection.execute(update(models).where(models.c.id == model.id).values(values))
+    if new_version:
+        tag = container_tag or model.container_tag
+        _add_version(connection, model.id, version, tag, content or model.content)
+
+
+def delete_model(connection: Connection, model: Model) -> list[str]:
+    """Forget a model; returns the keys of its contents. Raises ``ModelInUseError``."""
+    unfinished = exists().where(
+        tasks.c.model_id == model.id, tasks.c.state.in_([TaskState.QUEUED, *LEASED_STATES])
+    )
+    if connection.execute(select(unfinished)).scalar():
+        raise ModelInUseError
+    connection.execute(update(models).where(models.c.id == model.id).values(deleted_at=now_ms()))
+    keys = select(model_versions.c.content_key).where(
+        model_versions.c.model_id == model.id, model_versions.c.content_key.is_not(None)
+    )
+    return list(connection.execute(keys.distinct()).scalars())
+
+
+def pin_image(connection: Connection, version_id: int, image: ResolvedImage) -> None:
+    """Remember what a version's tag turned out to be, the first time that somebody knows."""
+    connection.execute(
+        update(model_versions)
+        .where(model_versions.c.id == version_id, model_versions.c.image_id.is_(None))
+        .values(image_id=image.image_id, image_digest=image.digest)
+    )
+
+
+def _add_version(
+    connection: Connection, model_id: int, number: int, container_tag: str, content: StoredContent | None
+) -> None:
+    connection.execute(
+        insert(model_versions).values(
+            model_id=model_id,
+            number=number,
+            container_tag=container_tag,
+            content_key=content.key if content else None,
+            content_size=content.facts.size_bytes if content else None,
+            content_sha256=content.facts.sha256 if content else None,
+            created_at=now_ms(),
+        )
+    )
+
+
+def _model(row: Row[Any]) -> Model:
+    values = dict(row._mapping)
+    key, size, sha256 = (values.pop(name) for name in ("content_key", "content_size", "content_sha256"))
+    del values["deleted_at"]
+    content = StoredContent(key=key, facts=BlobFacts(size_bytes=size, sha256=sha256)) if key else None
+    values["pull_policy"] = PullPolicy(values["pull_policy"])
+    values["profile"] = SandboxProfile(values["profile"])
+    return Model(**values, content=content)

@@ -1,0 +1,208 @@
+"""The tables, as SQLAlchemy Core sees them, and the clock that all of them share.
+
+Times are whole milliseconds since 1970 by the database's clock, so that the same comparison means the
+same on SQLite and on PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+metadata = MetaData()
+
+# SQLite gives rowids to INTEGER primary keys only.
+_BigId = BigInteger().with_variant(Integer, "sqlite")
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", _BigId, primary_key=True, autoincrement=True),
+    Column("uid", String(32), nullable=False, unique=True),
+    Column("human_readable_id", String(128), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("use_gpu", Boolean, nullable=False),
+    Column("pull_policy", String(16), nullable=False),
+    Column("profile", String(16), nullable=False),
+    Column("network", Boolean, nullable=False),
+    Column("tmp_exec", Boolean, nullable=False),
+    Column("allow_empty_output", Boolean, nullable=False),
+    Column("input_mountpoint", String(255), nullable=False),
+    Column("output_mountpoint", String(255), nullable=False),
+    Column("model_mountpoint", String(255), nullable=False),
+    Column("limits", JSON, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger),
+)
+# A deleted model's id is free again; its tasks still name it.
+Index(
+    "models_live_id",
+    models.c.human_readable_id,
+    unique=True,
+    sqlite_where=models.c.deleted_at.is_(None),
+    postgresql_where=models.c.deleted_at.is_(None),
+)
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    Column("id", _BigId, primary_key=True, autoincrement=True),
+    Column("model_id", ForeignKey("models.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("container_tag", String(255), nullable=False),
+    Column("image_id", String(128)),
+    Column("image_digest", String(512)),
+    Column("content_key", String(128)),
+    Column("content_size", BigInteger),
+    Column("content_sha256", String(64)),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("model_id", "number"),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    # The order of arrival; never shown.
+    Column("seq", _BigId, primary_key=True, autoincrement=True),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("owner_id", String(32), nullable=False),
+    Column("model_id", ForeignKey("models.id"), nullable=False),
+    Column("version_id", ForeignKey("model_versions.id"), nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("phase", String(16)),
+    Column("reason_code", String(32)),
+    Column("reason", Text),
+    Column("exit_code", Integer),
+    # Attempts begun, and those of them that our infrastructure spoiled.
+    Column("attempt", Integer, nullable=False),
+    Column("spoiled", Integer, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("not_before", BigInteger, nullable=False),
+    Column("lease_id", String(32), unique=True),
+    # The fencing token only ever grows.
+    Column("token", Integer, nullable=False),
+    Column("lease_expires_at", BigInteger),
+    Column("phase_deadline_at", BigInteger),
+    Column("node", String(255)),
+    Column("slot", String(64)),
+    Column("input_key", String(128), nullable=False),
+    Column("input_size", BigInteger, nullable=False),
+    Column("input_sha256", String(64), nullable=False),
+    # Uploaded under the present lease, not yet committed.
+    Column("pending_key", String(128)),
+    Column("pending_size", BigInteger),
+    Column("pending_sha256", String(64)),
+    Column("output_key", String(128)),
+    Column("output_size", BigInteger),
+    Column("output_sha256", String(64)),
+    Column("image_digest", String(512)),
+    Column("progress_fraction", Float),
+    Column("progress_message", Text),
+    # log_base: where the present attempt's part of the log begins.
+    Column("log_size", BigInteger, nullable=False),
+    Column("log_base", BigInteger, nullable=False),
+    Column("durations", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("expires_at", BigInteger),
+    Column("purged_at", BigInteger),
+)
+_queued = tasks.c.state == "queued"
+_leased = tasks.c.state.in_(["starting", "running"])
+Index("tasks_queue", tasks.c.kind, tasks.c.priority.desc(), tasks.c.seq,
+      sqlite_where=_queued, postgresql_where=_queued)  # fmt: skip
+Index("tasks_leases", tasks.c.lease_expires_at, sqlite_where=_leased, postgresql_where=_leased)
+Index("tasks_of_owner", tasks.c.owner_id, tasks.c.seq)
+Index("tasks_of_model", tasks.c.model_id, tasks.c.seq)
+Index("tasks_by_state", tasks.c.state, tasks.c.seq)
+Index("tasks_input", tasks.c.input_key)
+Index("tasks_expiry", tasks.c.expires_at)
+
+log_chunks = Table(
+    "log_chunks",
+    metadata,
+    Column("task_id", String(32), primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("secret_sha256", String(64), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("owner_id", String(32), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("answer", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("node", String(255), primary_key=True),
+    Column("slot", String(64), primary_key=True),
+    Column("kind", String(8), primary_key=True),
+    Column("heard_at", BigInteger, nullable=False),
+)
+
+# One row per periodic duty: when it was last performed, by whichever process.
+duties = Table(
+    "duties",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("performed_at", BigInteger, nullable=False),
+)
+
+
+class now_ms(FunctionElement[int]):  # noqa: N801 - Reads as the SQL function that it is.
+    """The database's clock, in milliseconds since 1970."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now_ms, "sqlite")
+def _now_on_sqlite(_element: Any, _compiler: Any, **_options: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)"
+
+
+@compiles(now_ms, "postgresql")
+def _now_on_postgresql(_element: Any, _compiler: Any, **_options: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"

@@ -1,0 +1,229 @@
+"""Tasks as their owners see them: accepted, listed, canceled, removed. What workers do is in ``leases``."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, or_, select, update
+
+from contracts.messages import BlobFacts, SlotKind
+from contracts.reasons import ReasonCode
+from contracts.states import LEASED_STATES, TERMINAL_STATES, Phase, TaskState
+from private_api.store.logs import delete_log
+from private_api.store.models import Model
+from private_api.store.tables import model_versions, models, now_ms, tasks, workers
+
+# Counting further would cost more than the number is worth to anybody.
+_COUNTED_POSITIONS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task with the names of its model and version."""
+
+    seq: int
+    id: str
+    owner_id: str
+    model: str
+    model_version: int
+    model_id: int
+    version_id: int
+    kind: SlotKind
+    priority: int
+    state: TaskState
+    phase: Phase | None
+    reason_code: ReasonCode | None
+    reason: str | None
+    exit_code: int | None
+    attempt: int
+    cancel_requested: bool
+    input_key: str
+    input_size: int
+    input_sha256: str
+    output_key: str | None
+    output_size: int | None
+    output_sha256: str | None
+    image_digest: str | None
+    progress_fraction: float | None
+    progress_message: str | None
+    log_size: int
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+    expires_at: int | None
+    purged_at: int | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the task is in a terminal state."""
+        return self.state in TERMINAL_STATES
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFilter:
+    """Which tasks a list shows; null means any."""
+
+    owner_id: str | None = None
+    state: TaskState | None = None
+    model: str | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+
+
+_NAMED = {"model": models.c.human_readable_id.label("model"), "model_version": model_versions.c.number.label("model_version")}
+_COLUMNS = [_NAMED.get(field.name, tasks.c.get(field.name)) for field in fields(Task)]
+_TASKS: Select[Any] = (
+    select(*_COLUMNS)
+    .join(models, models.c.id == tasks.c.model_id)
+    .join(model_versions, model_versions.c.id == tasks.c.version_id)
+)
+
+
+def new_task_id() -> str:
+    """An id that nobody can guess: 128 random bits."""
+    return secrets.token_hex(16)
+
+
+def add_task(
+    connection: Connection,
+    *,
+    owner_id: str,
+    model: Model,
+    input_key: str,
+    facts: BlobFacts,
+    priority: int,
+) -> Task:
+    """Accept a task for the present version of ``model``; from the commit on it is never lost."""
+    task_id = new_task_id()
+    connection.execute(
+        insert(tasks).values(
+            id=task_id,
+            owner_id=owner_id,
+            model_id=model.id,
+            version_id=model.version_id,
+            kind=(SlotKind.GPU if model.use_gpu else SlotKind.CPU).value,
+            priority=priority,
+            state=TaskState.QUEUED.value,
+            attempt=0,
+            spoiled=0,
+            cancel_requested=False,
+            not_before=0,
+            token=0,
+            input_key=input_key,
+            input_size=facts.size_bytes,
+            input_sha256=facts.sha256,
+            log_size=0,
+            log_base=0,
+            durations={},
+            created_at=now_ms(),
+        )
+    )
+    task = find_task(connection, task_id)
+    assert task is not None  # noqa: S101 - Inserted two lines above, in this transaction.
+    return task
+
+
+def find_task(connection: Connection, task_id: str) -> Task | None:
+    """The task with this id, whoever owns it."""
+    row = connection.execute(_TASKS.where(tasks.c.id == task_id)).one_or_none()
+    return None if row is None else _task(row)
+
+
+def list_tasks(
+    connection: Connection, chosen: TaskFilter, *, before_seq: int | None, limit: int
+) -> Sequence[Task]:
+    """Tasks, newest first, from the one before ``before_seq`` on."""
+    query = _TASKS.order_by(tasks.c.seq.desc()).limit(limit)
+    if before_seq is not None:
+        query = query.where(tasks.c.seq < before_seq)
+    if chosen.owner_id is not None:
+        query = query.where(tasks.c.owner_id == chosen.owner_id)
+    if chosen.state is not None:
+        query = query.where(tasks.c.state == chosen.state.value)
+    if chosen.model is not None:
+        query = query.where(models.c.human_readable_id == chosen.model)
+    if chosen.created_after is not None:
+        query = query.where(tasks.c.created_at >= chosen.created_after)
+    if chosen.created_before is not None:
+        query = query.where(tasks.c.created_at < chosen.created_before)
+    return [_task(row) for row in connection.execute(query)]
+
+
+def request_cancel(connection: Connection, task: Task) -> None:
+    """Cancel a queued task at once; ask the worker of a leased one to stop. An ended task stays as it is."""
+    connection.execute(
+        update(tasks)
+        .where(tasks.c.id == task.id, tasks.c.state == TaskState.QUEUED.value)
+        .values(
+            state=TaskState.CANCELED.value,
+            reason_code=ReasonCode.CANCELED_BY_USER.value,
+            reason="Canceled before it started.",
+            finished_at=now_ms(),
+        )
+    )
+    connection.execute(
+        update(tasks)
+        .where(tasks.c.id == task.id, tasks.c.state.in_(LEASED_STATES))
+        .values(cancel_requested=True)
+    )
+
+
+def delete_task(connection: Connection, task: Task) -> list[str]:
+    """Forget a task and its log; returns the keys of the blobs that nobody needs any more.
+
+    A worker that still runs it is told ``stale_lease`` at its next word, and stops.
+    """
+    row = connection.execute(
+        select(tasks.c.input_key, tasks.c.pending_key, tasks.c.output_key).where(tasks.c.id == task.id)
+    ).one_or_none()
+    connection.execute(delete(tasks).where(tasks.c.id == task.id))
+    delete_log(connection, task.id)
+    if row is None:
+        return []
+    keys = [key for key in (row.pending_key, row.output_key) if key]
+    if not input_is_used(connection, row.input_key):
+        keys.append(row.input_key)
+    return keys
+
+
+def input_is_used(connection: Connection, input_key: str) -> bool:
+    """Whether a task with data still refers to this input; a retried task shares its input."""
+    used = exists().where(tasks.c.input_key == input_key, tasks.c.purged_at.is_(None))
+    return bool(connection.execute(select(used)).scalar())
+
+
+def queue_position(connection: Connection, task: Task) -> int | None:
+    """How many tasks of its kind a queued task has before it, 0 being next; counted up to ten thousand."""
+    if task.state is not TaskState.QUEUED:
+        return None
+    ahead = (
+        select(tasks.c.seq)
+        .where(
+            tasks.c.state == TaskState.QUEUED.value,
+            tasks.c.kind == task.kind.value,
+            or_(
+                tasks.c.priority > task.priority,
+                (tasks.c.priority == task.priority) & (tasks.c.seq < task.seq),
+            ),
+        )
+        .limit(_COUNTED_POSITIONS)
+    )
+    return int(connection.execute(select(func.count()).select_from(ahead.subquery())).scalar_one())
+
+
+def has_worker(connection: Connection, kind: SlotKind, within_ms: int) -> bool:
+    """Whether a slot of this kind has been heard of within the last ``within_ms``."""
+    heard = exists().where(workers.c.kind == kind.value, workers.c.heard_at > now_ms() - within_ms)
+    return bool(connection.execute(select(heard)).scalar())
+
+
+def _task(row: Row[Any]) -> Task:
+    values = dict(row._mapping)
+    values["kind"] = SlotKind(values["kind"])
+    values["state"] = TaskState(values["state"])
+    values["phase"] = Phase(values["phase"]) if values["phase"] else None
+    values["reason_code"] = ReasonCode(values["reason_code"]) if values["reason_code"] else None
+    return Task(**values)
