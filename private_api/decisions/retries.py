@@ -51,4 +51,6 @@ def after_failure(code: ReasonCode, *, spoiled: int, cancel_requested: bool) -> 
         return Requeue(delay_seconds=0.0, spoiled=spoiled)
     if spoiled + 1 >= MAX_ATTEMPTS:
         return Fail()
-    return Requeue(delay_seconds=_BACK_OFF_SECONDS[min(spoiled, len(_BACK_OFF_SECONDS) - 1)], spoiled=spoiled + 1)
+    return Requeue(
+        delay_seconds=_BACK_OFF_SECONDS[min(spoiled, len(_BACK_OFF_SECONDS) - 1)], spoiled=spoiled + 1
+    )

@@ -73,7 +73,9 @@ def _authenticate() -> Caller:
         key = find_key(connection, secret)
         now = current_ms(connection) if key else 0
     if key is None:
-        raise ProblemError(ProblemCode.UNAUTHENTICATED, "This key is not valid: mistyped, expired or revoked.")
+        raise ProblemError(
+            ProblemCode.UNAUTHENTICATED, "This key is not valid: mistyped, expired or revoked."
+        )
     if not use_is_noted(key, now):
         with database.write() as connection:
             touch_key(connection, key.id)

@@ -61,7 +61,9 @@ def _mountpoint(text: str) -> str:
 
 
 _Text = Annotated[str, AfterValidator(_without_nul)]
-_Mountpoint = Annotated[str, StringConstraints(max_length=255), AfterValidator(_without_nul), AfterValidator(_mountpoint)]
+_Mountpoint = Annotated[
+    str, StringConstraints(max_length=255), AfterValidator(_without_nul), AfterValidator(_mountpoint)
+]
 
 
 class _Fields(BaseModel):
@@ -101,7 +103,9 @@ class ModelSettings(_Fields):
 
     def columns(self) -> dict[str, Any]:
         """The given settings by the names that the store has for them, without limits and image."""
-        given = self.model_dump(mode="json", exclude_none=True, exclude={"container_tag", "human_readable_id", "classic_id"})
+        given = self.model_dump(
+            mode="json", exclude_none=True, exclude={"container_tag", "human_readable_id", "classic_id"}
+        )
         return {name: value for name, value in given.items() if name not in DEFAULT_LIMITS}
 
     def limits(self) -> dict[str, Any]:
@@ -200,8 +204,10 @@ def query_fields(shape: type[_M]) -> _M:
 def json_object() -> dict[str, Any]:
     """The body as a JSON object; raises a problem when it is none."""
     if request.mimetype != "application/json":
-        raise ProblemError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Send JSON with 'Content-Type: application/json'.")
-    value = _parse(read_small_body(_MAX_JSON_BYTES))
+        raise ProblemError(
+            ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Send JSON with 'Content-Type: application/json'."
+        )
+    value = _parse(read_small_body(request.environ, maximum_bytes=_MAX_JSON_BYTES))
     if not isinstance(value, dict):
         raise ProblemError(ProblemCode.INVALID_JSON, "The body must be a JSON object.")
     return value
@@ -210,7 +216,7 @@ def json_object() -> dict[str, Any]:
 def json_message(read: Any) -> Any:
     """The body as one of the worker protocol's messages, read by its ``from_json``."""
     try:
-        return read(_parse(read_small_body(_MAX_JSON_BYTES)))
+        return read(_parse(read_small_body(request.environ, maximum_bytes=_MAX_JSON_BYTES)))
     except MessageError as error:
         raise ProblemError(ProblemCode.INVALID_FIELD, f"{error}.") from error
 
@@ -227,7 +233,9 @@ def _parse(body: bytes) -> object:
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         detail = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ProblemError(ProblemCode.INVALID_JSON, f"The body is not valid JSON: {detail[:200]}.") from error
+        raise ProblemError(
+            ProblemCode.INVALID_JSON, f"The body is not valid JSON: {detail[:200]}."
+        ) from error
     return value
 
 

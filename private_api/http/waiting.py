@@ -61,5 +61,7 @@ def seconds_of(text: str, name: str) -> float:
     except ValueError:
         value = math.nan
     if not value >= 0:
-        raise ProblemError(ProblemCode.INVALID_FIELD, f"{name} must be a number of seconds, not {text[:40]!r}.")
+        raise ProblemError(
+            ProblemCode.INVALID_FIELD, f"{name} must be a number of seconds, not {text[:40]!r}."
+        )
     return min(value, MAX_WAIT_SECONDS)

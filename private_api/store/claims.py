@@ -6,7 +6,6 @@ The claim is a compare-and-set; two slots never get the same task, however often
 from __future__ import annotations
 
 import secrets
-
 from typing import Any
 
 from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Connection, Select, func, insert, select, update
@@ -79,7 +78,9 @@ def note_worker(connection: Connection, request: ClaimRequest) -> None:
     """Remember that this slot is alive and asks for work."""
     for kind in request.kinds:
         same = (
-            (workers.c.node == request.node) & (workers.c.slot == request.slot) & (workers.c.kind == kind.value)
+            (workers.c.node == request.node)
+            & (workers.c.slot == request.slot)
+            & (workers.c.kind == kind.value)
         )
         changed = connection.execute(update(workers).where(same).values(heard_at=now_ms()))
         if not changed.rowcount:

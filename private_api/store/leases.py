@@ -22,6 +22,8 @@ from private_api.store.logs import append_chunk, append_note
 from private_api.store.models import pin_image
 from private_api.store.tables import model_versions, models, now_ms, tasks
 
+# What a zip adds to each file: two headers, its name twice, and room for incompressible data.
+_ZIP_ENTRY_BYTES = 16 * 1024
 _OVER: dict[str, Any] = {"phase": None, "phase_deadline_at": None, "lease_expires_at": None}
 _NO_PENDING: dict[str, Any] = {"pending_key": None, "pending_size": None, "pending_sha256": None}
 
@@ -39,11 +41,12 @@ class LeasedTask:
     """What a lease's holder may know of its task's data."""
 
     task_id: str
-    token: int
     input_key: str
-    input_sha256: str
+    input: BlobFacts
     content_key: str | None
-    content_sha256: str | None
+    content: BlobFacts | None
+    cancel_requested: bool
+    max_output_zip_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +65,9 @@ def held_rows() -> Select[Any]:
         select(
             tasks.c.seq, tasks.c.id, tasks.c.kind, tasks.c.state, tasks.c.phase, tasks.c.attempt, tasks.c.spoiled,
             tasks.c.token, tasks.c.version_id, tasks.c.cancel_requested, tasks.c.log_size, tasks.c.log_base,
-            tasks.c.started_at, tasks.c.input_key, tasks.c.input_sha256,
-            tasks.c.pending_key, tasks.c.pending_size, tasks.c.pending_sha256,
-            models.c.limits, model_versions.c.content_key, model_versions.c.content_sha256,
-            model_versions.c.image_digest.label("version_digest"),
+            tasks.c.started_at, tasks.c.input_key, tasks.c.input_size, tasks.c.input_sha256,
+            tasks.c.pending_key, tasks.c.pending_size, tasks.c.pending_sha256, models.c.limits,
+            model_versions.c.content_key, model_versions.c.content_size, model_versions.c.content_sha256,
         )
         .join(models, models.c.id == tasks.c.model_id)
         .join(model_versions, model_versions.c.id == tasks.c.version_id)
@@ -77,13 +79,18 @@ def held_rows() -> Select[Any]:
 def find_leased(connection: Connection, lease_id: str, token: int) -> LeasedTask:
     """The data of the task under this lease; raises ``StaleLeaseError``."""
     row = _held(connection, lease_id, token)
+    content = None
+    if row.content_key:
+        content = BlobFacts(size_bytes=row.content_size, sha256=row.content_sha256)
+    limits = row.limits
     return LeasedTask(
         task_id=row.id,
-        token=token,
         input_key=row.input_key,
-        input_sha256=row.input_sha256,
+        input=BlobFacts(size_bytes=row.input_size, sha256=row.input_sha256),
         content_key=row.content_key,
-        content_sha256=row.content_sha256,
+        content=content,
+        cancel_requested=row.cancel_requested,
+        max_output_zip_bytes=limits["output_bytes"] + limits["output_files"] * _ZIP_ENTRY_BYTES,
     )
 
 
@@ -109,7 +116,9 @@ def renew(connection: Connection, lease_id: str, token: int, heartbeat: Heartbea
     return HeartbeatAnswer(cancel_requested=row.cancel_requested, log_bytes=row.log_size - row.log_base)
 
 
-def append_log(connection: Connection, lease_id: str, token: int, offset: int, data: bytes) -> tuple[str, int]:
+def append_log(
+    connection: Connection, lease_id: str, token: int, offset: int, data: bytes
+) -> tuple[str, int]:
     """Append to the attempt's log what is new in ``data``, which starts at ``offset`` bytes of that log.
 
     Returns the task's id and how many bytes of this attempt's log are stored. A gap is refused by storing
@@ -123,7 +132,12 @@ def append_log(connection: Connection, lease_id: str, token: int, offset: int, d
         append_chunk(connection, row.id, row.log_size, new[:room])
         stored += len(new[:room])
         if len(new) > room:
-            append_note(connection, row.id, row.log_size + room, "\n[the log's limit is reached; the rest is not kept]\n")
+            append_note(
+                connection,
+                row.id,
+                row.log_size + room,
+                "\n[the log's limit is reached; the rest is not kept]\n",
+            )
     return row.id, stored
 
 

@@ -73,8 +73,11 @@ class TaskFilter:
     created_before: int | None = None
 
 
-_NAMED = {"model": models.c.human_readable_id.label("model"), "model_version": model_versions.c.number.label("model_version")}
-_COLUMNS = [_NAMED.get(field.name, tasks.c.get(field.name)) for field in fields(Task)]
+_NAMED = {
+    "model": models.c.human_readable_id.label("model"),
+    "model_version": model_versions.c.number.label("model_version"),
+}
+_COLUMNS = [_NAMED[field.name] if field.name in _NAMED else tasks.c[field.name] for field in fields(Task)]
 _TASKS: Select[Any] = (
     select(*_COLUMNS)
     .join(models, models.c.id == tasks.c.model_id)

@@ -1,4 +1,4 @@
-"""What the server must see to by itself: lost leases, overdue phases, data past its time, bytes nobody owns."""
+"""What the server must see to by itself: lost leases, overdue phases, data past its time, orphaned bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BATCH = 200
 
 
 def since_last(connection: Connection, duty: str) -> float | None:
-    """Seconds since a duty was last performed by any process, null if never; notes that it is performed now."""
+    """Seconds since a duty was last performed by any process, null if never; notes that it is done now."""
     now = current_ms(connection)
     last = connection.execute(select(duties.c.performed_at).where(duties.c.name == duty)).scalar()
     if last is None:
@@ -74,7 +74,9 @@ def purge_expired(connection: Connection) -> list[str]:
     )
     keys: list[str] = []
     for row in connection.execute(query).all():
-        connection.execute(update(tasks).where(tasks.c.seq == row.seq).values(purged_at=now_ms(), log_size=0, log_base=0))
+        connection.execute(
+            update(tasks).where(tasks.c.seq == row.seq).values(purged_at=now_ms(), log_size=0, log_base=0)
+        )
         delete_log(connection, row.id)
         keys += [key for key in (row.output_key, row.input_key) if key and not _is_used(connection, key)]
     return keys

@@ -1,0 +1,88 @@
+"""Builds the private API from its settings; tests come in here too."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from flask import Flask
+
+from archives.limits import ZipLimits
+from private_api.bell import Bell
+from private_api.blobs.directory import DirectoryBlobStore
+from private_api.crashpoints import Crashpoints
+from private_api.http import health, keys, leases, models, openapi, task_logs, tasks
+from private_api.http.services import Services, attach
+from private_api.settings import Settings
+from private_api.store.database import Database
+from private_api.store.keys import Role, add_key, is_known, new_secret
+from private_api.upkeep import start_upkeep
+from serving.problems import answer_with_problems
+from serving.request_ids import carry_request_ids
+
+# Made at first start, so that the first admin and the first worker need nobody to let them in.
+_FIRST_KEYS = {"admin.key": Role.ADMIN, "worker.key": Role.WORKER}
+
+
+def bootstrap(settings: Settings, *, stopping: threading.Event, upkeep: bool = True) -> Flask:
+    """The whole service behind one WSGI application."""
+    database = Database(settings.database_url)
+    database.migrate()
+    ensure_first_keys(database, settings.key_directory)
+    services = Services(
+        settings=settings,
+        database=database,
+        blobs=DirectoryBlobStore(settings.blob_directory, min_free_bytes=settings.min_free_bytes),
+        bell=Bell(),
+        crashpoints=Crashpoints(settings.crash_at, settings.crash_marker),
+        zip_limits=ZipLimits(
+            max_entries=settings.max_zip_entries, max_unpacked_bytes=settings.max_unpacked_bytes
+        ),
+        permits=threading.BoundedSemaphore(settings.held_requests),
+        stopping=stopping,
+    )
+    app = Flask("private_api", static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it.
+    # Slashes are never merged nor added by a redirect: what is not a route is a 404.
+    app.url_map.merge_slashes = False
+    attach(app, services)
+    answer_with_problems(app)
+    carry_request_ids(app)
+    for room in (tasks, task_logs, models, keys, leases, health, openapi):
+        app.register_blueprint(room.blueprint)
+    if upkeep:
+        start_upkeep(services)
+    return app
+
+
+def ensure_first_keys(database: Database, directory: Path) -> None:
+    """Make the first keys' files where they are missing, and let the database know every one of them.
+
+    A file that is there is never overwritten; a key that was revoked stays revoked.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, role in _FIRST_KEYS.items():
+        file = directory / name
+        _write_once(file, new_secret() + "\n")
+        secret = file.read_text().strip()
+        with database.write() as connection:
+            if not is_known(connection, secret):
+                add_key(connection, name=f"first {role.value}", role=role, secret=secret)
+
+
+def _write_once(file: Path, text: str) -> None:
+    if file.exists():
+        return
+    # Complete under another name first: a process killed here leaves no empty key behind.
+    draft = file.with_suffix(f".{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text)
+    try:
+        os.link(draft, file)
+    except FileExistsError:
+        # Another process was first; its key counts.
+        pass
+    finally:
+        draft.unlink()

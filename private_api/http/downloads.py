@@ -1,0 +1,60 @@
+"""Hands out blobs: with length, entity tag and ranges, and never a whole one whose hash is not the recorded one."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from flask import Response, request
+from werkzeug.wsgi import FileWrapper
+
+from contracts.messages import BlobFacts
+from contracts.problems import ProblemCode
+from private_api.blobs.store import CHUNK_BYTES, BlobMissingError, BlobStore
+from serving.problems import ProblemError
+
+_log = logging.getLogger(__name__)
+
+
+class CorruptBlobError(Exception):
+    """A blob's bytes are not those that were stored; the answer is cut off before its end."""
+
+
+def send_blob(blobs: BlobStore, key: str, facts: BlobFacts, *, filename: str) -> Response:
+    """Answer with a blob; honours ``Range``, ``If-Range`` and ``If-None-Match``."""
+    try:
+        file = blobs.open(key)
+    except BlobMissingError as error:
+        _log.error("a blob is missing", extra={"action": "blob_missing", "blob": key})
+        raise ProblemError(
+            ProblemCode.INTERNAL_ERROR, "The data is missing from the server's storage; tell its operator."
+        ) from error
+    # A part cannot be checked against the hash of the whole; the client that assembles parts can.
+    whole = "Range" not in request.headers
+    body = _verified(file, facts) if whole else FileWrapper(file, CHUNK_BYTES)
+    response = Response(body, mimetype="application/zip", direct_passthrough=True)
+    response.call_on_close(file.close)
+    response.content_length = facts.size_bytes
+    response.set_etag(facts.sha256)
+    response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.make_conditional(request, accept_ranges=True, complete_length=facts.size_bytes)
+    return response
+
+
+def _verified(file: BinaryIO, facts: BlobFacts) -> Iterator[bytes]:
+    """The file's bytes, of which the last chunk is held back until all of them have proved to be right."""
+    digest = hashlib.sha256()
+    held = b""
+    size = 0
+    while chunk := file.read(CHUNK_BYTES):
+        if held:
+            yield held
+        digest.update(chunk)
+        size += len(chunk)
+        held = chunk
+    if size != facts.size_bytes or digest.hexdigest() != facts.sha256:
+        raise CorruptBlobError(f"expected {facts.size_bytes} bytes with SHA-256 {facts.sha256}")
+    yield held

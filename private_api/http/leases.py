@@ -1,0 +1,244 @@
+"""The doors for workers: claim a task, renew the lease, bring log and output, say how it ended."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from flask import Blueprint, Response, jsonify, request
+
+from contracts.messages import ClaimRequest, Completion, Failure, Heartbeat, Lease
+from contracts.names import LEASE_TOKEN_HEADER
+from contracts.problems import ProblemCode
+from contracts.timing import MAX_WAIT_SECONDS
+from private_api.bell import queue_topic, task_topic
+from private_api.blobs.store import BlobStoreFullError
+from private_api.crashpoints import CLAIMED, COMPLETED, OUTPUT_STORED
+from private_api.http.authentication import allow
+from private_api.http.downloads import send_blob
+from private_api.http.fields import json_message
+from private_api.http.services import Services, services
+from private_api.http.waiting import hold
+from private_api.store.claims import claim_task, has_work, note_worker, worker_is_noted
+from private_api.store.keys import Role
+from private_api.store.leases import (
+    AttemptEnd,
+    LeasedTask,
+    OutputMismatchError,
+    StaleLeaseError,
+    append_log,
+    commit_output,
+    fail_attempt,
+    find_leased,
+    note_upload,
+    renew,
+)
+from serving.bodies import read_body, read_small_body
+from serving.problems import ProblemError
+
+blueprint = Blueprint("leases", __name__)
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_MAX_LOG_PIECE_BYTES = 4 * 1024 * 1024
+
+
+def _stale_is_a_problem(view: Callable[_P, _R]) -> Callable[_P, _R]:
+    @wraps(view)
+    def guarded(*arguments: _P.args, **named: _P.kwargs) -> _R:
+        try:
+            return view(*arguments, **named)
+        except StaleLeaseError as error:
+            raise ProblemError(
+                ProblemCode.STALE_LEASE,
+                "The task has ended, is gone, or another worker has it; stop working on it.",
+            ) from error
+
+    return guarded
+
+
+@blueprint.post("/v1/leases")
+@allow(Role.WORKER)
+def claim() -> Response:
+    """Lease the next task that fits, waiting for one as long as the worker asks."""
+    here = services()
+    wanted: ClaimRequest = json_message(ClaimRequest.from_json)
+    if not 1 <= len(wanted.kinds) <= 2 or not 0 <= wanted.wait_seconds <= MAX_WAIT_SECONDS:
+        raise ProblemError(
+            ProblemCode.INVALID_FIELD, f"Ask for 1 or 2 kinds, and wait up to {MAX_WAIT_SECONDS} s."
+        )
+    _note_worker(here, wanted)
+    topics = [queue_topic(kind.value) for kind in wanted.kinds]
+    lease = hold(here, topics, wanted.wait_seconds, lambda: _claim_now(here, wanted))
+    if lease is None:
+        return Response(status=204)
+    here.crashpoints.passing(CLAIMED)
+    here.bell.ring(task_topic(lease.task_id))
+    return jsonify(lease.to_json())
+
+
+@blueprint.post("/v1/leases/<lease_id>/heartbeat")
+@allow(Role.WORKER)
+@_stale_is_a_problem
+def heartbeat(lease_id: str) -> Response:
+    """Renew the lease, then wait for a wish to cancel."""
+    here = services()
+    beat: Heartbeat = json_message(Heartbeat.from_json)
+    token = _token()
+    with here.database.write() as connection:
+        answer = renew(connection, lease_id, token, beat)
+        task_id = find_leased(connection, lease_id, token).task_id
+    here.bell.ring(task_topic(task_id))
+
+    def canceled() -> bool | None:
+        with here.database.read() as connection:
+            return True if find_leased(connection, lease_id, token).cancel_requested else None
+
+    wait_seconds = min(max(beat.wait_seconds, 0.0), MAX_WAIT_SECONDS)
+    if not answer.cancel_requested and wait_seconds:
+        found = hold(here, [task_topic(task_id)], wait_seconds, canceled)
+        answer = type(answer)(cancel_requested=bool(found), log_bytes=answer.log_bytes)
+    return jsonify(answer.to_json())
+
+
+@blueprint.post("/v1/leases/<lease_id>/logs")
+@allow(Role.WORKER)
+@_stale_is_a_problem
+def logs(lease_id: str) -> Response:
+    """Append to the attempt's log."""
+    here = services()
+    offset = request.args.get("offset", "0")
+    if not (offset.isascii() and offset.isdigit() and len(offset) <= 18):
+        raise ProblemError(ProblemCode.INVALID_FIELD, "offset must be a number of bytes.")
+    data = read_small_body(request.environ, maximum_bytes=_MAX_LOG_PIECE_BYTES)
+    with here.database.write() as connection:
+        task_id, stored = append_log(connection, lease_id, _token(), int(offset), data)
+    here.bell.ring(task_topic(task_id))
+    return jsonify({"log_bytes": stored})
+
+
+@blueprint.get("/v1/leases/<lease_id>/input")
+@allow(Role.WORKER)
+@_stale_is_a_problem
+def fetch_input(lease_id: str) -> Response:
+    """The task's input."""
+    here = services()
+    task = _leased(here, lease_id)
+    return send_blob(here.blobs, task.input_key, task.input, filename="input.zip")
+
+
+@blueprint.get("/v1/leases/<lease_id>/content")
+@allow(Role.WORKER)
+@_stale_is_a_problem
+def fetch_content(lease_id: str) -> Response:
+    """The model's static content."""
+    here = services()
+    task = _leased(here, lease_id)
+    if task.content is None or task.content_key is None:
+        raise ProblemError(ProblemCode.NOT_FOUND, "This model has no static content.")
+    return send_blob(here.blobs, task.content_key, task.content, filename="content.zip")
+
+
+@blueprint.put("/v1/leases/<lease_id>/output")
+@allow(Role.WORKER)
+@_stale_is_a_problem
+def store_output(lease_id: str) -> Response:
+    """Take in the output; it counts only once it is committed."""
+    here = services()
+    token = _token()
+    task = _leased(here, lease_id)
+    key = f"outputs/{task.task_id}-{token}-{secrets.token_hex(8)}"
+    try:
+        with here.blobs.begin() as writer:
+            for chunk in read_body(request.environ, maximum_bytes=task.max_output_zip_bytes):
+                writer.write(chunk)
+            facts = writer.finish(key)
+    except BlobStoreFullError as error:
+        raise ProblemError(ProblemCode.STORAGE_FULL, str(error), retry_after=30) from error
+    here.crashpoints.passing(OUTPUT_STORED)
+    try:
+        with here.database.write() as connection:
+            earlier = note_upload(connection, lease_id, token, key, facts)
+    except BaseException:
+        here.blobs.delete(key)
+        raise
+    if earlier is not None:
+        here.blobs.delete(earlier)
+    return jsonify(facts.to_json())
+
+
+@blueprint.post("/v1/leases/<lease_id>/complete")
+@allow(Role.WORKER)
+@_stale_is_a_problem
+def complete(lease_id: str) -> Response:
+    """Commit the uploaded output: the task has succeeded."""
+    here = services()
+    completion: Completion = json_message(Completion.from_json)
+    try:
+        with here.database.write() as connection:
+            end = commit_output(connection, lease_id, _token(), completion, here.retention_ms)
+    except OutputMismatchError as error:
+        raise ProblemError(
+            ProblemCode.CHECKSUM_MISMATCH, "This is not the output that was uploaded; upload it again."
+        ) from error
+    here.crashpoints.passing(COMPLETED)
+    return _ended(here, end)
+
+
+@blueprint.post("/v1/leases/<lease_id>/fail")
+@allow(Role.WORKER)
+@_stale_is_a_problem
+def fail(lease_id: str) -> Response:
+    """End the attempt without an output."""
+    here = services()
+    failure: Failure = json_message(Failure.from_json)
+    with here.database.write() as connection:
+        end = fail_attempt(connection, lease_id, _token(), failure, here.retention_ms)
+    return _ended(here, end)
+
+
+def announce_end(here: Services, end: AttemptEnd) -> None:
+    """Wake whom the end of an attempt concerns, and delete what nobody needs any more."""
+    here.bell.ring(task_topic(end.task_id))
+    if end.requeued:
+        here.bell.ring_one(queue_topic(end.kind))
+    for key in end.garbage:
+        here.blobs.delete(key)
+
+
+def _ended(here: Services, end: AttemptEnd) -> Response:
+    announce_end(here, end)
+    return jsonify({})
+
+
+def _claim_now(here: Services, wanted: ClaimRequest) -> Lease | None:
+    with here.database.read() as connection:
+        if not has_work(connection, wanted):
+            return None
+    with here.database.write() as connection:
+        return claim_task(connection, wanted)
+
+
+def _note_worker(here: Services, wanted: ClaimRequest) -> None:
+    with here.database.read() as connection:
+        noted = worker_is_noted(connection, wanted)
+    if not noted:
+        with here.database.write() as connection:
+            note_worker(connection, wanted)
+
+
+def _leased(here: Services, lease_id: str) -> LeasedTask:
+    with here.database.read() as connection:
+        return find_leased(connection, lease_id, _token())
+
+
+def _token() -> int:
+    text: Any = request.headers.get(LEASE_TOKEN_HEADER, "")
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise ProblemError(
+            ProblemCode.INVALID_FIELD, f"Send the lease's token in the header {LEASE_TOKEN_HEADER}."
+        )
+    return int(text)

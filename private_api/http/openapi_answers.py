@@ -1,0 +1,133 @@
+"""The shapes of what the native interface answers, for its OpenAPI document.
+
+``documents`` makes them; a test holds every document against its shape here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from contracts.messages import PullPolicy, SandboxProfile
+from contracts.names import NEXT_OFFSET_HEADER
+from contracts.problems import ProblemCode
+from contracts.reasons import ReasonCode
+from contracts.states import Phase, TaskState
+from private_api.http.fields import DEFAULT_LIMITS
+from private_api.store.keys import Role
+
+_TEXT = {"type": "string"}
+_TEXT_OR_NULL = {"type": ["string", "null"]}
+_WHOLE = {"type": "integer"}
+_WHOLE_OR_NULL = {"type": ["integer", "null"]}
+_FLAG = {"type": "boolean"}
+_TIME = {"type": "string", "format": "date-time"}
+_TIME_OR_NULL = {"type": ["string", "null"], "format": "date-time"}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _one_of(*values: str, null: bool = False) -> dict[str, Any]:
+    return {"enum": [*values, *([None] if null else [])]}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _page(name: str) -> dict[str, Any]:
+    items = {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+    return _object(items=items, next_cursor=_TEXT_OR_NULL)
+
+
+_BLOB = _object(size_bytes=_WHOLE, sha256=_TEXT)
+
+_TASK = _object(
+    id=_TEXT,
+    model=_TEXT,
+    model_version=_WHOLE,
+    image_digest=_TEXT_OR_NULL,
+    state=_one_of(*TaskState),
+    phase=_one_of(*Phase, null=True),
+    terminal=_FLAG,
+    reason_code=_one_of(*ReasonCode, null=True),
+    reason=_TEXT_OR_NULL,
+    exit_code=_WHOLE_OR_NULL,
+    attempt=_WHOLE,
+    priority=_WHOLE,
+    cancel_requested=_FLAG,
+    queue_position=_WHOLE_OR_NULL,
+    waiting_for=_TEXT_OR_NULL,
+    created_at=_TIME,
+    started_at=_TIME_OR_NULL,
+    finished_at=_TIME_OR_NULL,
+    expires_at=_TIME_OR_NULL,
+    data_expired=_FLAG,
+    input=_BLOB,
+    output=_or_null(_BLOB),
+    progress=_or_null(_object(fraction={"type": ["number", "null"]}, message=_TEXT_OR_NULL)),
+    urls=_object(self=_TEXT, input=_TEXT, output=_TEXT, logs=_TEXT, cancel=_TEXT, retry=_TEXT),
+)
+
+_MODEL = _object(
+    id=_WHOLE,
+    uid=_TEXT,
+    human_readable_id=_TEXT,
+    description=_TEXT,
+    container_tag=_TEXT,
+    pull_policy=_one_of(*PullPolicy),
+    enabled=_FLAG,
+    use_gpu=_FLAG,
+    version=_WHOLE,
+    image_id=_TEXT_OR_NULL,
+    image_digest=_TEXT_OR_NULL,
+    content=_or_null(_BLOB),
+    sandbox=_object(profile=_one_of(*SandboxProfile), network=_FLAG, tmp_exec=_FLAG),
+    limits=_object(**{name: {"type": "number"} for name in DEFAULT_LIMITS}),
+    input_mountpoint=_TEXT,
+    output_mountpoint=_TEXT,
+    model_mountpoint=_TEXT,
+    allow_empty_output=_FLAG,
+    created_at=_TIME,
+    updated_at=_TIME,
+)
+
+_KEY = {
+    "id": _TEXT,
+    "name": _TEXT,
+    "role": _one_of(*Role),
+    "created_at": _TIME,
+    "expires_at": _TIME_OR_NULL,
+    "revoked_at": _TIME_OR_NULL,
+    "last_used_at": _TIME_OR_NULL,
+}
+
+_PROBLEM = _object(
+    type=_TEXT, title=_TEXT, status=_WHOLE, detail=_TEXT, code=_one_of(*ProblemCode), retryable=_FLAG
+)
+_PROBLEM["properties"] = {**_PROBLEM["properties"], "task_id": _TEXT}
+
+ANSWERS: dict[str, dict[str, Any]] = {
+    "Problem": _PROBLEM,
+    "Task": _TASK,
+    "TaskPage": _page("Task"),
+    "Model": _MODEL,
+    "ModelPage": _page("Model"),
+    "Key": _object(**_KEY),
+    "NewKey": _object(**_KEY, key=_TEXT),
+    "KeyPage": _page("Key"),
+}
+
+# What is not JSON: zips, and the log, whose next offset stands in the header named here.
+ZIP: dict[str, Any] = {"application/zip": {"schema": {"type": "string", "format": "binary"}}}
+LOG: dict[str, Any] = {
+    "text/plain": {
+        "schema": {"type": "string", "description": f"Go on from the header {NEXT_OFFSET_HEADER}."}
+    }
+}
