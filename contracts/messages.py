@@ -155,7 +155,7 @@ class Progress(_Message):
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedImage(_Message):
-    """The image that the engine really has: its id, and its repository digest where there is one."""
+    """The image that the engine has: its id, and its repository digest where there is one."""
 
     image_id: str
     digest: str | None
@@ -173,7 +173,7 @@ class Heartbeat(_Message):
 
 @dataclass(frozen=True, kw_only=True)
 class HeartbeatAnswer(_Message):
-    """``log_bytes``: how much of this attempt's log has been stored; an adopting worker goes on from there."""
+    """``log_bytes``: how much of this attempt's log is stored; an adopting worker goes on from there."""
 
     cancel_requested: bool
     log_bytes: int
@@ -181,7 +181,7 @@ class HeartbeatAnswer(_Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Completion(_Message):
-    """``POST /v1/leases/{id}/complete``: commit the uploaded output. Seconds spent by phase in ``durations``."""
+    """``POST /v1/leases/{id}/complete``: commit the uploaded output. ``durations``: seconds by phase."""
 
     output: BlobFacts
     exit_code: int
@@ -190,7 +190,7 @@ class Completion(_Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Failure(_Message):
-    """``POST /v1/leases/{id}/fail``: this attempt is over without an output; the server decides what follows."""
+    """``POST /v1/leases/{id}/fail``: this attempt is over without an output; the server decides on."""
 
     reason_code: ReasonCode
     reason: str

@@ -18,7 +18,7 @@ IMAGE_REFERENCE_PATTERN = (
     r"(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
 
-LEASE_TOKEN_HEADER = "Lease-Token"
+LEASE_TOKEN_HEADER = "Lease-Token"  # noqa: S105 - The name of a header.
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
 REQUEST_ID_HEADER = "X-Request-Id"
 NEXT_OFFSET_HEADER = "X-Next-Offset"

@@ -56,7 +56,7 @@ class ProblemCode(StrEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    """What a code always means: HTTP status, a title for people, whether the same request may succeed later."""
+    """What a code always means: HTTP status, title for people, whether the same request may succeed later."""
 
     status: int
     title: str

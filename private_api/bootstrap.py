@@ -12,7 +12,7 @@ from archives.limits import ZipLimits
 from private_api.bell import Bell
 from private_api.blobs.directory import DirectoryBlobStore
 from private_api.crashpoints import Crashpoints
-from private_api.http import health, keys, leases, models, openapi, task_logs, tasks
+from private_api.http import health, keys, leases, models, openapi, submissions, task_logs, tasks
 from private_api.http.services import Services, attach
 from private_api.settings import Settings
 from private_api.store.database import Database
@@ -49,7 +49,7 @@ def bootstrap(settings: Settings, *, stopping: threading.Event, upkeep: bool = T
     attach(app, services)
     answer_with_problems(app)
     carry_request_ids(app)
-    for room in (tasks, task_logs, models, keys, leases, health, openapi):
+    for room in (submissions, tasks, task_logs, models, keys, leases, health, openapi):
         app.register_blueprint(room.blueprint)
     if upkeep:
         start_upkeep(services)

@@ -1,6 +1,6 @@
 """Named points at which a test may have the process kill itself, to prove that nothing is lost there.
 
-Costs one comparison where no test asks. A process kills itself once: the marker file tells its next life to pass.
+Costs one comparison where no test asks. A process dies once: the marker file tells its next life to pass.
 """
 
 from __future__ import annotations

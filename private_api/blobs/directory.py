@@ -1,4 +1,4 @@
-"""Blobs as files below one directory: ``<root>/<kind>/<name>``, with uploads under way in ``<root>/unfinished``."""
+"""Blobs as files below one directory: ``<root>/<kind>/<name>``; uploads lie in ``<root>/unfinished``."""
 
 from __future__ import annotations
 

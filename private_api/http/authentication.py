@@ -1,4 +1,4 @@
-"""Who is calling, and whether they may: keys are read from the request here, and roles are judged here only."""
+"""Who is calling, and whether they may: keys are read from the request and roles judged here only."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _authenticate() -> Caller:
     if secret is None:
         raise ProblemError(
             ProblemCode.UNAUTHENTICATED,
-            "Send a key: 'Authorization: Bearer KEY', 'X-API-Key: KEY', or HTTP Basic with the key as password.",
+            "Send a key: 'Authorization: Bearer KEY', 'X-API-Key: KEY', or Basic with the key as password.",
         )
     database = services().database
     with database.read() as connection:

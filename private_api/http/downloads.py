@@ -1,4 +1,4 @@
-"""Hands out blobs: with length, entity tag and ranges, and never a whole one whose hash is not the recorded one."""
+"""Hands out blobs: with length, tag and ranges, and never a whole one whose hash is not the recorded one."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class _Fields(BaseModel):
 
 
 class ModelSettings(_Fields):
-    """What a PATCH of a model may change, and what registering may choose; omitted fields stay as they are."""
+    """What a PATCH of a model may change, and what registering may choose; what is omitted stays."""
 
     container_tag: Annotated[str, AfterValidator(_image_reference)] | None = None
     description: Annotated[_Text, Field(max_length=10_000)] | None = None

@@ -102,7 +102,7 @@ def remove(human_readable_id: str) -> Response:
     except ModelInUseError as error:
         raise ProblemError(
             ProblemCode.MODEL_IN_USE,
-            "Tasks of this model are queued or running; disable the model, and delete it when they have ended.",
+            "Tasks of this model are queued or running; disable it, and delete it when they have ended.",
             retry_after=5,
         ) from error
     for key in garbage:
@@ -121,7 +121,7 @@ def _register(here: Services, owner: Caller, fields: ModelRegistration, stored: 
         except ModelExistsError as error:
             raise ProblemError(
                 ProblemCode.MODEL_EXISTS,
-                f"A model {fields.human_readable_id!r} exists already; change it with PATCH, or choose another id.",
+                f"A model {fields.human_readable_id!r} exists already; PATCH it, or choose another id.",
             ) from error
         model = find_model(connection, fields.human_readable_id)
         assert model is not None  # noqa: S101 - Added above, in this transaction.

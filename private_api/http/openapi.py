@@ -204,9 +204,8 @@ def _inlined(part: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     options = [option for option in part.get("anyOf", [part]) if option.get("type") != "null"]
     option = options[0]
     if "$ref" in option:
-        inlined: dict[str, Any] = schema["$defs"][option["$ref"].rpartition("/")[2]]
-        return inlined
-    return option
+        option = schema["$defs"][option["$ref"].rpartition("/")[2]]
+    return dict(option)
 
 
 def _zip_or_form(shape: type[BaseModel]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from contracts.problems import ProblemCode
 from private_api.bell import task_topic
 from private_api.http.authentication import PEOPLE, allow, caller
 from private_api.http.services import services
-from private_api.http.tasks import own_task
+from private_api.http.task_answers import own_task
 from private_api.http.waiting import hold_for_people, seconds_of
 from private_api.store.logs import read_log
 from private_api.store.tasks import find_task

@@ -36,7 +36,7 @@ def hold(services: Services, topics: list[str], seconds: float, look: Callable[[
 def hold_for_people(
     services: Services, topics: list[str], seconds: float, look: Callable[[], _T | None]
 ) -> _T | None:
-    """As ``hold``, but answers at once when too many people are waiting already, so that workers get through."""
+    """As ``hold``, but answers at once when too many people wait already, so that workers get through."""
     if seconds <= 0 or not services.permits.acquire(blocking=False):
         return look()
     try:
@@ -61,7 +61,5 @@ def seconds_of(text: str, name: str) -> float:
     except ValueError:
         value = math.nan
     if not value >= 0:
-        raise ProblemError(
-            ProblemCode.INVALID_FIELD, f"{name} must be a number of seconds, not {text[:40]!r}."
-        )
+        raise ProblemError(ProblemCode.INVALID_FIELD, f"{name} must be seconds, not {text[:40]!r}.")
     return min(value, MAX_WAIT_SECONDS)

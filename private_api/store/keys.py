@@ -46,7 +46,7 @@ def new_secret() -> str:
 
 
 def derived_secret(caller_secret: str, idempotency_key: str, fingerprint: str) -> str:
-    """The same fresh key for the same request of the same caller, so that it need not be kept to be repeated."""
+    """The same fresh key for the same request of the same caller: it need not be kept to be repeated."""
     material = f"{idempotency_key}\n{fingerprint}".encode()
     digest = hashlib.blake2b(material, key=caller_secret.encode()[:64], digest_size=32)
     return "isk_" + digest.hexdigest()

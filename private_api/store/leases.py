@@ -63,9 +63,9 @@ def held_rows() -> Select[Any]:
     """Rows under a lease, with what decisions about them need, locked until the transaction ends."""
     return (
         select(
-            tasks.c.seq, tasks.c.id, tasks.c.kind, tasks.c.state, tasks.c.phase, tasks.c.attempt, tasks.c.spoiled,
-            tasks.c.token, tasks.c.version_id, tasks.c.cancel_requested, tasks.c.log_size, tasks.c.log_base,
-            tasks.c.started_at, tasks.c.input_key, tasks.c.input_size, tasks.c.input_sha256,
+            tasks.c.seq, tasks.c.id, tasks.c.kind, tasks.c.state, tasks.c.phase, tasks.c.attempt,
+            tasks.c.spoiled, tasks.c.token, tasks.c.version_id, tasks.c.cancel_requested, tasks.c.log_size,
+            tasks.c.log_base, tasks.c.started_at, tasks.c.input_key, tasks.c.input_size, tasks.c.input_sha256,
             tasks.c.pending_key, tasks.c.pending_size, tasks.c.pending_sha256, models.c.limits,
             model_versions.c.content_key, model_versions.c.content_size, model_versions.c.content_sha256,
         )

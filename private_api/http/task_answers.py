@@ -1,0 +1,95 @@
+"""What the doors to tasks have in common: whose task it is, waiting for its end, and how it is answered."""
+
+from __future__ import annotations
+
+from flask import Response, jsonify
+
+from contracts.messages import BlobFacts
+from contracts.names import is_task_id
+from contracts.problems import ProblemCode
+from contracts.states import TaskState
+from private_api.bell import task_topic
+from private_api.http.authentication import Caller
+from private_api.http.documents import task_document
+from private_api.http.downloads import send_blob
+from private_api.http.services import Services
+from private_api.http.waiting import hold_for_people
+from private_api.store.database import Database
+from private_api.store.tasks import Task, find_task, has_worker, queue_position
+from serving.problems import ProblemError
+
+POLL_AGAIN_SECONDS = 1
+# A slot that is alive asks for work, or renews its lease, far more often than this.
+_WORKER_SILENT_MS = 90_000
+
+
+def own_task(database: Database, owner: Caller, task_id: str) -> Task:
+    """The caller's task, any task for an admin; somebody else's does not exist."""
+    with database.read() as connection:
+        task = find_task(connection, task_id) if is_task_id(task_id) else None
+    if task is None or not (owner.is_admin or task.owner_id == owner.key.id):
+        raise ProblemError(ProblemCode.TASK_NOT_FOUND, "There is no task with this id among your tasks.")
+    return task
+
+
+def wait_until_ended(here: Services, task: Task, seconds: float) -> Task:
+    """The task as it is when it has ended, or after ``seconds``."""
+    if task.ended or seconds <= 0:
+        return task
+
+    def look() -> Task | None:
+        with here.database.read() as connection:
+            now = find_task(connection, task.id)
+        if now is None:
+            raise ProblemError(ProblemCode.TASK_NOT_FOUND, "The task has been removed.", task_id=task.id)
+        return now if now.ended else None
+
+    ended = hold_for_people(here, [task_topic(task.id)], seconds, look)
+    if ended is not None:
+        return ended
+    with here.database.read() as connection:
+        return find_task(connection, task.id) or task
+
+
+def show_task(here: Services, task: Task, status: int = 200) -> Response:
+    """Answer with a task, and with what it waits for while it is queued."""
+    position, waiting_for = None, None
+    if task.state is TaskState.QUEUED:
+        with here.database.read() as connection:
+            position = queue_position(connection, task)
+            if not has_worker(connection, task.kind, _WORKER_SILENT_MS):
+                waiting_for = (
+                    f"a worker with a {task.kind.value.upper()} slot; none is connected at the moment"
+                )
+    response = jsonify(task_document(task, queue_position=position, waiting_for=waiting_for))
+    response.status_code = status
+    if not task.ended:
+        response.headers["Retry-After"] = str(POLL_AGAIN_SECONDS)
+    return response
+
+
+def send_output(here: Services, task: Task) -> Response:
+    """Answer with the task's output, or with the problem that says why there is none."""
+    if not task.ended:
+        raise ProblemError(
+            ProblemCode.TASK_NOT_FINISHED,
+            f"The task is {task.state.value}; ask again later, or with 'Prefer: wait=60'.",
+            task_id=task.id,
+            retry_after=POLL_AGAIN_SECONDS,
+        )
+    if task.output_key is None or task.output_size is None or task.output_sha256 is None:
+        detail = f"The task ended as {task.state.value} ({task.reason_code}): {task.reason}"
+        raise ProblemError(ProblemCode.TASK_FAILED, detail, task_id=task.id)
+    refuse_expired(task)
+    facts = BlobFacts(size_bytes=task.output_size, sha256=task.output_sha256)
+    return send_blob(here.blobs, task.output_key, facts, filename=f"{task.id}-output.zip")
+
+
+def refuse_expired(task: Task) -> None:
+    """Raise the problem ``data_expired`` for a task past its retention."""
+    if task.purged_at is not None:
+        raise ProblemError(
+            ProblemCode.DATA_EXPIRED,
+            "The task's data was kept for its time and is gone; send the task again.",
+            task_id=task.id,
+        )
