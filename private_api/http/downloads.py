@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from flask import Response, request
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.wsgi import FileWrapper
 
 from contracts.messages import BlobFacts
@@ -34,13 +35,17 @@ def send_blob(blobs: BlobStore, key: str, facts: BlobFacts, *, filename: str) ->
     # A part cannot be checked against the hash of the whole; the client that assembles parts can.
     whole = "Range" not in request.headers
     body = _verified(file, facts) if whole else FileWrapper(file, CHUNK_BYTES)
-    response = Response(body, mimetype="application/zip", direct_passthrough=True)
+    response = Response(body, mimetype="application/zip")
     response.call_on_close(file.close)
     response.content_length = facts.size_bytes
     response.set_etag(facts.sha256)
     response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     response.headers["X-Content-Type-Options"] = "nosniff"
-    response.make_conditional(request, accept_ranges=True, complete_length=facts.size_bytes)
+    try:
+        response.make_conditional(request, accept_ranges=True, complete_length=facts.size_bytes)
+    except RequestedRangeNotSatisfiable:
+        response.close()
+        raise
     return response
 
 
@@ -49,12 +54,13 @@ def _verified(file: BinaryIO, facts: BlobFacts) -> Iterator[bytes]:
     digest = hashlib.sha256()
     held = b""
     size = 0
-    while chunk := file.read(CHUNK_BYTES):
-        if held:
-            yield held
-        digest.update(chunk)
-        size += len(chunk)
-        held = chunk
+    with file:
+        while chunk := file.read(CHUNK_BYTES):
+            if held:
+                yield held
+            digest.update(chunk)
+            size += len(chunk)
+            held = chunk
     if size != facts.size_bytes or digest.hexdigest() != facts.sha256:
         raise CorruptBlobError(f"expected {facts.size_bytes} bytes with SHA-256 {facts.sha256}")
     yield held

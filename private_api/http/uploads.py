@@ -62,17 +62,10 @@ def receive(
     is_form = request.mimetype == "multipart/form-data"
     if not is_form:
         early(fields)
-    with services.blobs.begin() if is_form or _has_body() else contextlib.nullcontext() as writer:
-        stored = None
-        if writer is not None:
-            try:
-                if is_form:
-                    found = _receive_form(services, writer, fields, max_bytes, early)
-                else:
-                    found = _receive_raw(services, writer, max_bytes)
-                stored = _keep(services, writer, kind) if found else None
-            except BlobStoreFullError as error:
-                raise _storage_full() from error
+    try:
+        stored = _store(services, kind, fields, max_bytes, early) if is_form or _has_body() else None
+    except BlobStoreFullError as error:
+        raise _storage_full() from error
     try:
         if stored is not None:
             _inspect(services, stored.key)
@@ -81,6 +74,17 @@ def receive(
         if stored is not None:
             services.blobs.delete(stored.key)
         raise
+
+
+def _store(
+    services: Services, kind: str, fields: dict[str, str], max_bytes: int, early: FieldCheck
+) -> StoredZip | None:
+    with services.blobs.begin() as writer:
+        if request.mimetype == "multipart/form-data":
+            found = _receive_form(services, writer, fields, max_bytes, early)
+        else:
+            found = _receive_raw(services, writer, max_bytes)
+        return _keep(services, writer, kind) if found else None
 
 
 def _has_body() -> bool:

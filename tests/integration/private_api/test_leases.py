@@ -1,0 +1,247 @@
+import threading
+
+import pytest
+from sqlalchemy import update
+
+from private_api.http.downloads import CorruptBlobError
+from private_api.store.tables import now_ms, tasks
+from private_api.upkeep import reap_once, sweep_once
+from tests.integration.private_api.callers import problem, zip_of
+
+
+def expire_leases(api):
+    reap_once(api.services)
+    with api.services.database.write() as connection:
+        connection.execute(update(tasks).values(lease_expires_at=now_ms() - 1))
+
+
+def let_back_off_pass(api):
+    with api.services.database.write() as connection:
+        connection.execute(update(tasks).values(not_before=0))
+
+
+def test_nothing_to_do_is_204(api):
+    assert api.claim() is None
+
+
+def test_a_waiting_claim_is_woken_by_a_submission(api):
+    api.register()
+    leases = []
+    waiting = threading.Thread(target=lambda: leases.append(api.claim(wait_seconds=30)))
+    waiting.start()
+    task = api.submit().json["id"]
+    waiting.join(10)
+    assert leases[0]["task_id"] == task
+
+
+def test_fifty_workers_racing_for_tasks_get_each_of_them_once(api):
+    api.register()
+    ids = {api.submit().json["id"] for _ in range(60)}
+    claimed = []
+
+    def race(number):
+        while (lease := api.claim(slot=f"cpu-{number}")) is not None:
+            claimed.append(lease["task_id"])
+
+    threads = [threading.Thread(target=race, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(claimed) == sorted(ids)
+
+
+def test_higher_priority_first_then_order_of_arrival(api):
+    api.register()
+    ids = [
+        api.call(
+            "POST", f"/v1/tasks?model_human_readable_id=echo&priority={priority}", data=zip_of(a="1")
+        ).json["id"]
+        for priority in (0, 0, 5, -1)
+    ]
+    assert [api.claim()["task_id"] for _ in range(4)] == [ids[2], ids[0], ids[1], ids[3]]
+
+
+def test_a_user_may_stand_back_but_not_push_ahead(api):
+    api.register()
+    user = api.key_of("user")
+    answer = api.call(
+        "POST", "/v1/tasks?model_human_readable_id=echo&priority=9", data=zip_of(a="1"), key=user
+    )
+    assert answer.json["priority"] == 0
+
+
+def test_a_gpu_task_never_goes_to_a_cpu_slot(api):
+    api.register(use_gpu=True)
+    task = api.submit().json["id"]
+    assert api.claim(kinds=["cpu"]) is None
+    assert api.task(task)["waiting_for"].startswith("a worker with a GPU slot")
+    assert api.claim(kinds=["gpu"])["task_id"] == task
+
+
+def test_a_lost_lease_puts_the_task_back_and_its_first_holder_is_refused(api):
+    api.register()
+    task = api.submit().json["id"]
+    first = api.claim()
+    api.about(first, "logs?offset=0", data=b"first attempt\n")
+    expire_leases(api)
+    reap_once(api.services)
+    waiting = api.task(task)
+    assert (waiting["state"], waiting["reason_code"]) == ("queued", "worker_lost")
+    assert api.claim() is None, "the back-off has not passed"
+    let_back_off_pass(api)
+    second = api.claim()
+    assert (second["attempt"], second["token"]) == (2, first["token"] + 1)
+    problem(api.beat(first), "stale_lease", 409)
+    problem(api.about(first, "output", "PUT", data=zip_of(a="late")), "stale_lease", 409)
+    failure = {"reason_code": "exit_nonzero", "reason": "x", "exit_code": 1, "durations": {}}
+    problem(api.about(first, "fail", json=failure), "stale_lease", 409)
+    api.about(second, "logs?offset=0", data=b"second attempt\n")
+    body = api.finish(second)
+    assert api.call("GET", f"/v1/tasks/{task}/output").data == body
+    log = api.call("GET", f"/v1/tasks/{task}/logs").text
+    assert log.startswith("first attempt\n\n[attempt 1 ended: The worker stopped answering.")
+    assert log.endswith("second attempt\n")
+    assert api.task(task)["reason_code"] is None
+
+
+def test_the_right_lease_with_another_token_is_stale(api):
+    api.register()
+    api.submit()
+    lease = api.claim()
+    problem(
+        api.about(lease, "heartbeat", token=99, json={"phase": "running", "wait_seconds": 0}),
+        "stale_lease",
+        409,
+    )
+
+
+def test_a_late_upload_of_a_lost_lease_leaves_no_blob(api):
+    api.register()
+    api.submit()
+    lease = api.claim()
+    api.about(lease, "output", "PUT", data=zip_of(a="1"))
+    before = api.blobs()
+    expire_leases(api)
+    reap_once(api.services)
+    assert len(api.blobs()) == len(before) - 1
+
+
+def test_attempts_are_used_up(api):
+    api.register()
+    task = api.submit().json["id"]
+    for _ in range(5):
+        let_back_off_pass(api)
+        assert api.claim() is not None
+        expire_leases(api)
+        reap_once(api.services)
+    ended = api.task(task)
+    assert (ended["state"], ended["reason_code"], ended["attempt"]) == ("failed", "worker_lost", 5)
+
+
+def test_a_drained_task_spends_no_attempt_and_is_free_at_once(api):
+    api.register()
+    api.submit()
+    for _ in range(7):
+        api.fail(api.claim(), "drained", "The worker is stopping.")
+    assert api.claim()["attempt"] == 8
+
+
+def test_a_lost_lease_of_a_canceled_task_ends_it_as_canceled(api):
+    api.register()
+    task = api.submit().json["id"]
+    api.claim()
+    api.call("POST", f"/v1/tasks/{task}/cancel")
+    expire_leases(api)
+    reap_once(api.services)
+    assert api.task(task)["state"] == "canceled"
+
+
+def test_after_a_gap_of_the_reaper_live_leases_are_granted_a_full_period(api):
+    api.register()
+    task = api.submit().json["id"]
+    lease = api.claim()
+    with api.services.database.write() as connection:
+        connection.execute(update(tasks).values(lease_expires_at=now_ms() - 60_000))
+    reap_once(api.services)
+    assert api.task(task)["state"] == "starting"
+    assert api.beat(lease).status_code == 200
+
+
+def test_a_phase_beyond_its_limit_is_taken_back(api):
+    api.register()
+    task = api.submit().json["id"]
+    api.claim()
+    reap_once(api.services)
+    with api.services.database.write() as connection:
+        connection.execute(update(tasks).values(phase_deadline_at=now_ms() - 1))
+    reap_once(api.services)
+    assert api.task(task)["reason_code"] == "phase_timed_out"
+
+
+def test_committing_twice_is_one_result(api):
+    api.register()
+    api.submit()
+    lease = api.claim()
+    stored = api.about(lease, "output", "PUT", data=zip_of(a="1")).json
+    words = {"output": stored, "exit_code": 0, "durations": {}}
+    assert [api.about(lease, "complete", json=words).status_code for _ in range(2)] == [200, 200]
+    other = {**words, "output": {**stored, "sha256": "0" * 64}}
+    problem(api.about(lease, "complete", json=other), "stale_lease", 409)
+
+
+def test_what_was_not_uploaded_cannot_be_committed(api):
+    api.register()
+    api.submit()
+    lease = api.claim()
+    words = {"output": {"size_bytes": 1, "sha256": "0" * 64}, "exit_code": 0, "durations": {}}
+    problem(api.about(lease, "complete", json=words), "checksum_mismatch", 422)
+    api.about(lease, "output", "PUT", data=zip_of(a="1"))
+    problem(api.about(lease, "complete", json=words), "checksum_mismatch", 422)
+
+
+def test_uploading_again_replaces_the_first_upload(api):
+    api.register()
+    api.submit()
+    lease = api.claim()
+    api.about(lease, "output", "PUT", data=zip_of(a="1"))
+    body = api.finish(lease, zip_of(a="2"))
+    assert api.call("GET", f"/v1/tasks/{lease['task_id']}/output").data == body
+    assert len([key for key in api.blobs() if key.startswith("outputs/")]) == 1
+
+
+def test_the_image_is_pinned_once(api):
+    api.register()
+    for image_id in ("sha256:" + "a" * 64, "sha256:" + "b" * 64):
+        api.submit()
+        lease = api.claim()
+        api.beat(lease, image={"image_id": image_id, "digest": None})
+        api.finish(lease)
+    assert api.call("GET", "/v1/models/echo").json["image_id"] == "sha256:" + "a" * 64
+    assert api.task(lease["task_id"])["image_digest"] == "sha256:" + "b" * 64
+
+
+def test_a_damaged_output_is_never_handed_out_whole(api):
+    api.register()
+    api.submit()
+    lease = api.claim()
+    body = api.finish(lease)
+    file = next(api.services.settings.blob_directory.glob("outputs/*"))
+    file.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+    with pytest.raises(CorruptBlobError):
+        api.call("GET", f"/v1/tasks/{lease['task_id']}/output")
+
+
+def test_data_past_its_retention_is_gone_and_the_task_says_so(api):
+    api.register()
+    api.submit()
+    lease = api.claim()
+    api.finish(lease)
+    with api.services.database.write() as connection:
+        connection.execute(update(tasks).values(expires_at=now_ms() - 1))
+    sweep_once(api.services)
+    assert api.blobs() == []
+    assert api.task(lease["task_id"])["data_expired"] is True
+    for path in ("output", "input"):
+        problem(api.call("GET", f"/v1/tasks/{lease['task_id']}/{path}"), "data_expired", 410)
+    problem(api.call("POST", f"/v1/tasks/{lease['task_id']}/retry"), "data_expired", 410)

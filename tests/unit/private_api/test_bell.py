@@ -1,0 +1,57 @@
+import threading
+import time
+
+from private_api.bell import Bell
+
+
+def test_a_ring_before_the_wait_is_heard():
+    bell = Bell()
+    with bell.listening("a") as listener:
+        bell.ring("a")
+        started = time.monotonic()
+        listener.wait(10)
+    assert time.monotonic() - started < 5
+
+
+def test_a_ring_for_another_topic_is_not_heard():
+    bell = Bell()
+    with bell.listening("a") as listener:
+        bell.ring("b")
+        assert not listener._rung.is_set()
+
+
+def test_everybody_hears_a_ring():
+    bell = Bell()
+    heard = []
+    ready = threading.Barrier(4)
+
+    def wait():
+        with bell.listening("a") as listener:
+            ready.wait()
+            listener.wait(10)
+            heard.append(1)
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    bell.ring("a")
+    for thread in threads:
+        thread.join(5)
+    assert len(heard) == 3
+
+
+def test_ringing_one_wakes_a_different_listener_each_time():
+    bell = Bell()
+    with bell.listening("a") as first, bell.listening("a") as second:
+        bell.ring_one("a")
+        assert (first._rung.is_set(), second._rung.is_set()) == (True, False)
+        bell.ring_one("a")
+        assert second._rung.is_set()
+
+
+def test_nothing_is_kept_of_those_who_left():
+    bell = Bell()
+    with bell.listening("a", "b"):
+        pass
+    assert not bell._listeners
