@@ -1,0 +1,34 @@
+"""One measured ratio, and how a list of them is printed."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What was measured, against what, and what was hoped for."""
+
+    name: str
+    ours: str
+    theirs: str
+    ratio: float
+    target: str
+    met: bool
+
+
+def median_and_spread(seconds: list[float]) -> str:
+    """A median with its extremes, in milliseconds."""
+    low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
+    return f"{middle * 1000:.0f} ms ({low * 1000:.0f} to {high * 1000:.0f})"
+
+
+def table(figures: list[Figure]) -> str:
+    """The figures as a Markdown table."""
+    rows = ["| what | ours | against | ratio | target | met |", "|---|---|---|---|---|---|"]
+    rows += [
+        f"| {f.name} | {f.ours} | {f.theirs} | {f.ratio:.2f} | {f.target} | {'yes' if f.met else 'NO'} |"
+        for f in figures
+    ]
+    return "\n".join(rows)
