@@ -25,9 +25,9 @@ class Settings:
     # Holds admin.key and worker.key: made at first start, read at every other.
     key_directory: Path = Path(".state")
     # Threads of the one server process. Long polls sit in them, so there are many; they cost little.
-    threads: int = 128
+    threads: int = 256
     # Long polls held at once; further ones are answered at once, so that work never waits for watching.
-    held_requests: int = 96
+    held_requests: int = 192
     max_input_bytes: int = 20 * GIBIBYTE
     max_content_bytes: int = 100 * GIBIBYTE
     # What one zip may unpack to, and how many entries it may have.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self, TypeVar
@@ -194,6 +195,17 @@ def read_fields(shape: type[_M], values: dict[str, Any]) -> _M:
         return shape.model_validate(values)
     except ValidationError as error:
         raise ProblemError(ProblemCode.INVALID_FIELD, _first_fault(error)) from error
+
+
+def received_fields(shape: type[_M], received: Mapping[str, str]) -> _M:
+    """What came with an upload, as ``shape``.
+
+    ``ignore_unknown=true`` drops fields that ``shape`` does not have: clients of the 1.x interface send some.
+    """
+    values = dict(received)
+    if values.pop("ignore_unknown", "") == "true":
+        values = {name: value for name, value in values.items() if name in shape.model_fields}
+    return read_fields(shape, values)
 
 
 def query_fields(shape: type[_M]) -> _M:

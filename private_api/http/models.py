@@ -19,6 +19,7 @@ from private_api.http.fields import (
     json_object,
     query_fields,
     read_fields,
+    received_fields,
 )
 from private_api.http.repetition import create_once
 from private_api.http.services import Services, services
@@ -71,7 +72,7 @@ def register() -> Response:
     if request.mimetype == "application/json":
         return _register(here, owner, read_fields(ModelRegistration, json_object()), None)
     with receive(here, "contents", here.settings.max_content_bytes) as received:
-        fields = read_fields(ModelRegistration, dict(received.fields))
+        fields = received_fields(ModelRegistration, received.fields)
         return _register(here, owner, fields, received.zip)
 
 
@@ -85,7 +86,7 @@ def change(human_readable_id: str) -> Response:
     if request.mimetype == "application/json":
         return _change(here, human_readable_id, read_fields(ModelSettings, json_object()), None)
     with receive(here, "contents", here.settings.max_content_bytes) as received:
-        fields = read_fields(ModelSettings, dict(received.fields))
+        fields = received_fields(ModelSettings, received.fields)
         return _change(here, human_readable_id, fields, received.zip)
 
 
@@ -121,7 +122,7 @@ def _register(here: Services, owner: Caller, fields: ModelRegistration, stored: 
         except ModelExistsError as error:
             raise ProblemError(
                 ProblemCode.MODEL_EXISTS,
-                f"A model {fields.human_readable_id!r} exists already; PATCH it, or choose another id.",
+                f"A model {fields.human_readable_id!r} exists already; change it, or choose another id.",
             ) from error
         model = find_model(connection, fields.human_readable_id)
         assert model is not None  # noqa: S101 - Added above, in this transaction.

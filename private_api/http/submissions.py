@@ -13,7 +13,7 @@ from private_api.bell import queue_topic
 from private_api.crashpoints import TASK_COMMITTED
 from private_api.http.authentication import PEOPLE, Caller, allow, caller
 from private_api.http.documents import task_document
-from private_api.http.fields import TaskFields, read_fields
+from private_api.http.fields import TaskFields, received_fields
 from private_api.http.repetition import Answer, create_once
 from private_api.http.services import Services, services
 from private_api.http.task_answers import (
@@ -47,7 +47,7 @@ def submit() -> Response:
             _usable_model(here.database, fields["model_human_readable_id"])
 
     with receive(here, "inputs", here.settings.max_input_bytes, early) as received:
-        fields = read_fields(TaskFields, dict(received.fields))
+        fields = received_fields(TaskFields, received.fields)
         model = _usable_model(here.database, fields.model_human_readable_id)
         if received.zip is None:
             raise ProblemError(

@@ -14,6 +14,7 @@ from contracts.problems import ProblemCode
 from contracts.timing import MAX_WAIT_SECONDS
 from private_api.http.services import Services
 from serving.problems import ProblemError
+from serving.wire import client_is_gone
 
 _T = TypeVar("_T")
 
@@ -25,12 +26,14 @@ def hold(services: Services, topics: list[str], seconds: float, look: Callable[[
     """What ``look`` finds, waiting up to ``seconds`` for it to find something; null when it never does."""
     with services.bell.listening(*topics) as listener:
         deadline = time.monotonic() + seconds
-        while True:
+        while not client_is_gone(request.environ):
             found = look()
             remaining = deadline - time.monotonic()
             if found is not None or remaining <= 0 or services.stopping.is_set():
                 return found
             listener.wait(min(remaining, _LOOK_SECONDS))
+    # Nobody would hear the answer, and a task claimed for a worker that has left would wait for its lease.
+    return None
 
 
 def hold_for_people(

@@ -187,3 +187,14 @@ def test_a_full_disk_is_said_clearly_and_keeps_nothing(settings, api, monkeypatc
     answer = api.submit()
     problem(answer, "storage_full", 507)
     assert answer.headers["Retry-After"]
+
+
+def test_unknown_fields_are_ignored_where_the_caller_asks_for_it(api):
+    api.register()
+    form = {"model_human_readable_id": "echo", "relative_zip_file_path": "x"}
+
+    def send(path):
+        return api.call("POST", path, data={**form, "zip_file": (io.BytesIO(zip_of(a="1")), "t.zip")})
+
+    problem(send("/v1/tasks"), "invalid_field", 422)
+    assert send("/v1/tasks?ignore_unknown=true").status_code == 202

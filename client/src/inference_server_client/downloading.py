@@ -1,0 +1,120 @@
+"""Fetches a zip into a file: goes on where a broken connection left off, and checks size and SHA-256.
+
+The task calls enter here with a route and the facts recorded for its bytes. The target appears only when
+every byte is there and right; until then a hidden ``.part`` file beside it holds what has come so far.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import requests
+
+from inference_server_client.errors import AnswerError, InferenceServerError, IntegrityError
+from inference_server_client.results import BlobFacts
+from inference_server_client.retries import is_worth_repeating
+from inference_server_client.transport import Call, Transport
+
+_CHUNK_BYTES = 256 * 1024
+
+OnProgress = Callable[[int], None]
+
+
+def download(
+    transport: Transport, route: str, target: Path, expected: BlobFacts, on_progress: OnProgress | None = None
+) -> None:
+    """Fetch ``route`` into ``target``, replacing it; raises ``IntegrityError`` for wrong bytes."""
+    # The hash in its name keeps a later call from going on with the bytes of something else.
+    part_path = target.with_name(f".{target.name}.{expected.sha256[:16]}.part")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(part_path, flags, 0o666), "r+b") as stream:
+        part = _Part(stream, expected, on_progress or (lambda _received: None))
+        found_before = part.resume()
+        _fetch(transport, route, part)
+        if not part.is_right() and found_before:
+            # An earlier run's remains may have been damaged by a crash; they get no second chance.
+            part.restart()
+            _fetch(transport, route, part)
+        right = part.is_right()
+    if not right:
+        part_path.unlink()
+        raise IntegrityError("What was downloaded does not match its recorded SHA-256; nothing was kept.")
+    part_path.replace(target)
+
+
+def _fetch(transport: Transport, route: str, part: _Part) -> None:
+    while part.received_bytes < part.expected.size_bytes:
+        before = part.received_bytes
+        try:
+            transport.perform(
+                lambda: Call(method="GET", path=route, headers=part.range_headers()), part.receive
+            )
+        except InferenceServerError as error:
+            # The attempts are counted per outage, not per download: whoever moves forward may go on.
+            if part.received_bytes <= before or not is_worth_repeating(error):
+                raise
+
+
+class _Part:
+    """What has come so far: a file, its length and its running hash."""
+
+    def __init__(self, stream: BinaryIO, expected: BlobFacts, on_progress: OnProgress) -> None:
+        self._stream = stream
+        self.expected = expected
+        self._on_progress = on_progress
+        self._hash = hashlib.sha256()
+        self.received_bytes = 0
+
+    def resume(self) -> bool:
+        """Take up what an earlier run left; whether there was anything."""
+        while data := self._stream.read(_CHUNK_BYTES):
+            self._hash.update(data)
+            self.received_bytes += len(data)
+        if self.received_bytes > self.expected.size_bytes:
+            self.restart()
+        self._on_progress(self.received_bytes)
+        return self.received_bytes > 0
+
+    def restart(self) -> None:
+        """Forget all bytes."""
+        self._stream.seek(0)
+        self._stream.truncate()
+        self._hash = hashlib.sha256()
+        self.received_bytes = 0
+
+    def range_headers(self) -> dict[str, str]:
+        """What asks for the rest only (RFC 9110, 14.2); If-Range: should it have changed, all of it."""
+        headers = {"Accept": "application/zip, application/problem+json"}
+        if self.received_bytes:
+            headers["Range"] = f"bytes={self.received_bytes}-"
+            headers["If-Range"] = f'"{self.expected.sha256}"'
+        return headers
+
+    def receive(self, response: requests.Response) -> None:
+        """Append the body of an answer; raises ``AnswerError`` where it ends early."""
+        if response.status_code == 206:
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {self.received_bytes}-"):
+                raise AnswerError("The server sent another part of the file than it was asked for.")
+        else:
+            self.restart()
+        for data in response.raw.stream(_CHUNK_BYTES, decode_content=False):
+            self._stream.write(data)
+            self._hash.update(data)
+            self.received_bytes += len(data)
+            self._on_progress(self.received_bytes)
+            if self.received_bytes > self.expected.size_bytes:
+                raise IntegrityError("The server sent more bytes than it had recorded; nothing was kept.")
+        if self.received_bytes < self.expected.size_bytes:
+            raise AnswerError("The download ended early.")
+
+    def is_right(self) -> bool:
+        """Whether length and hash are the recorded ones, with everything handed to the file system."""
+        self._stream.flush()
+        return (
+            self.received_bytes == self.expected.size_bytes
+            and self._hash.hexdigest() == self.expected.sha256.lower()
+        )

@@ -1,0 +1,184 @@
+"""Request bodies, read in pieces and counted: what was announced must arrive, and no more than is allowed.
+
+Every handler that takes a body enters here. gunicorn hides a body that ends early, and frameworks then accept
+it; this room does not. It never keeps more than a piece of the body in memory.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from gunicorn.http.body import Body, ChunkedReader, LengthReader
+from gunicorn.http.errors import ChunkMissingTerminator, NoMoreData, ParseException
+
+from contracts.problems import ProblemCode
+from serving.problems import ProblemError
+
+# The largest piece handed out; also what one receive call may return.
+PIECE_BYTES = 1024 * 1024
+# Chunks smaller than this are joined, so that a body of one-byte chunks does not cost a turn for each byte.
+_SMALLEST_PIECE_BYTES = 64 * 1024
+
+
+def declared_length(environ: dict[str, Any]) -> int | None:
+    """The Content-Length in bytes; 0 where there is no body, None for a chunked one."""
+    if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
+        return None
+    text = environ.get("CONTENT_LENGTH") or "0"
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ProblemError(ProblemCode.BAD_REQUEST, "Content-Length must be a number of bytes.")
+    return int(text)
+
+
+def read_body(environ: dict[str, Any], *, maximum_bytes: int) -> Iterator[bytes]:
+    """The body of the request in ``environ``, in pieces of up to 1 MiB, none of them empty.
+
+    Raises ``ProblemError``: ``too_large`` at once where the length says so, else while counting;
+    ``incomplete_body`` where it ends early; ``request_timed_out`` where it stalls; ``bad_request`` for
+    malformed chunks.
+    """
+    length = declared_length(environ)
+    if length is not None and length > maximum_bytes:
+        raise _too_large(maximum_bytes)
+    return _counted(environ["wsgi.input"], length, maximum_bytes)
+
+
+def read_small_body(environ: dict[str, Any], *, maximum_bytes: int = PIECE_BYTES) -> bytes:
+    """The whole body at once, for JSON and the like; raises as ``read_body`` does."""
+    return b"".join(read_body(environ, maximum_bytes=maximum_bytes))
+
+
+class BodyStream(io.RawIOBase):
+    """``read_body`` as a file object, for parsers that want to call ``read``."""
+
+    def __init__(self, environ: dict[str, Any], *, maximum_bytes: int) -> None:
+        super().__init__()
+        self._pieces = read_body(environ, maximum_bytes=maximum_bytes)
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to ``size`` bytes, at least one before the end; with -1, all that is left."""
+        if size < 0:
+            left, self._left = bytes(self._left), memoryview(b"")
+            return left + b"".join(self._pieces)
+        if not self._left:
+            self._left = memoryview(next(self._pieces, b""))
+        piece, self._left = self._left[:size], self._left[size:]
+        # A whole piece is handed on as it is, uncopied.
+        return piece.obj if len(piece) == len(piece.obj) else bytes(piece)  # type: ignore[arg-type,return-value]
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the beginning of ``buffer``; the number of bytes put there."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _counted(source: Any, length: int | None, maximum_bytes: int) -> Iterator[bytes]:
+    received = 0
+    try:
+        for piece in _pieces(source, length):
+            received += len(piece)
+            if received > maximum_bytes:
+                raise _too_large(maximum_bytes)
+            yield piece
+    except TimeoutError as error:
+        _spoil(source)
+        raise ProblemError(
+            ProblemCode.REQUEST_TIMED_OUT, f"The body stopped arriving after {received} bytes; send it again."
+        ) from error
+    except (NoMoreData, ConnectionError) as error:
+        _spoil(source)
+        raise _incomplete(received, length) from error
+    except ParseException as error:
+        _spoil(source)
+        if isinstance(error, ChunkMissingTerminator) and not error.term:
+            raise _incomplete(received, length) from error
+        raise ProblemError(ProblemCode.BAD_REQUEST, f"The chunked body is malformed: {error}.") from error
+    if length is not None and received < length:
+        _spoil(source)
+        raise _incomplete(received, length)
+
+
+def _pieces(source: Any, length: int | None) -> Iterator[bytes]:
+    """What ``source`` holds, taken from gunicorn's readers as they receive it, to be copied about less."""
+    if not isinstance(source, Body):
+        yield from _pieces_of_file(source, length)
+        return
+    held, source.buf = source.buf.getvalue(), io.BytesIO()
+    if held:
+        yield held
+    if isinstance(source.reader, LengthReader):
+        yield from _pieces_of_length(source.reader)
+    elif isinstance(source.reader, ChunkedReader):
+        yield from _joined(_pieces_of_chunks(source.reader))
+
+
+def _pieces_of_length(reader: LengthReader) -> Iterator[bytes]:
+    while reader.length > 0:
+        data = reader.unreader.read(None, read_ahead=min(reader.length, PIECE_BYTES))
+        if not data:
+            return
+        if len(data) > reader.length:
+            # The client has sent part of its next request already.
+            reader.unreader.unread(data[reader.length :])
+            data = data[: reader.length]
+        reader.length -= len(data)
+        yield data
+
+
+def _pieces_of_chunks(reader: ChunkedReader) -> Iterator[bytes]:
+    held, reader.buf = reader.buf.getvalue(), io.BytesIO()
+    yield held
+    while reader.parser is not None:
+        try:
+            yield next(reader.parser)
+        except StopIteration:
+            reader.parser = None
+
+
+def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    small = bytearray()
+    for piece in pieces:
+        if not small and len(piece) >= _SMALLEST_PIECE_BYTES:
+            yield piece
+            continue
+        small += piece
+        if len(small) >= _SMALLEST_PIECE_BYTES:
+            yield bytes(small)
+            small.clear()
+    if small:
+        yield bytes(small)
+
+
+def _pieces_of_file(source: Any, length: int | None) -> Iterator[bytes]:
+    left = length
+    while left is None or left > 0:
+        data = source.read(PIECE_BYTES if left is None else min(left, PIECE_BYTES))
+        if not data:
+            return
+        left = None if left is None else left - len(data)
+        yield data
+
+
+def _spoil(source: Any) -> None:
+    # Where the next request would begin is unknown, so gunicorn must not look for one.
+    if isinstance(source, Body):
+        source.failed = True
+
+
+def _too_large(maximum_bytes: int) -> ProblemError:
+    return ProblemError(ProblemCode.TOO_LARGE, f"At most {maximum_bytes} bytes are accepted here.")
+
+
+def _incomplete(received: int, length: int | None) -> ProblemError:
+    announced = "its chunked end was missing" if length is None else f"{length} were announced"
+    return ProblemError(
+        ProblemCode.INCOMPLETE_BODY, f"Only {received} bytes arrived, but {announced}; send it again."
+    )

@@ -1,0 +1,71 @@
+"""The pause after many wrong keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from contracts.problems import ProblemCode
+from public_api.throttle import FailedKeyThrottle
+from serving.problems import ProblemError
+
+
+def exhausted(address: str) -> FailedKeyThrottle:
+    throttle = FailedKeyThrottle(3)
+    for number in range(3):
+        throttle.check(address, f"wrong-{number}")
+        throttle.failed(address, f"wrong-{number}")
+    return throttle
+
+
+def test_an_address_pauses_after_too_many_wrong_keys() -> None:
+    # given
+    throttle = exhausted("10.0.0.1")
+
+    # when / then
+    with pytest.raises(ProblemError) as caught:
+        throttle.check("10.0.0.1", "another")
+    assert caught.value.code is ProblemCode.RATE_LIMITED
+    assert caught.value.retry_after is not None
+    assert 1 <= caught.value.retry_after <= 61
+    throttle.check("10.0.0.2", "another")
+
+
+def test_a_key_that_was_right_lately_passes_from_a_pausing_address() -> None:
+    # given
+    throttle = exhausted("10.0.0.1")
+    throttle.succeeded("good")
+
+    # when / then
+    throttle.check("10.0.0.1", "good")
+
+
+def test_a_key_that_turned_wrong_is_no_longer_known() -> None:
+    # given
+    throttle = exhausted("10.0.0.1")
+    throttle.succeeded("revoked")
+    throttle.failed("10.0.0.1", "revoked")
+
+    # when / then
+    with pytest.raises(ProblemError):
+        throttle.check("10.0.0.1", "revoked")
+
+
+@pytest.mark.parametrize("other", ["2001:db8::2", "2001:db8::ffff:1"])
+def test_addresses_of_one_ipv6_network_count_together(other: str) -> None:
+    # given
+    throttle = exhausted("2001:db8::1")
+
+    # when / then
+    with pytest.raises(ProblemError):
+        throttle.check(other, "another")
+    throttle.check("2001:db8:0:1::1", "another")
+
+
+def test_an_ipv4_address_is_the_same_in_ipv6_clothes() -> None:
+    # given
+    throttle = exhausted("10.0.0.1")
+
+    # when / then
+    with pytest.raises(ProblemError):
+        throttle.check("::ffff:10.0.0.1", "another")
+    throttle.check("::ffff:10.0.0.2", "another")

@@ -1,0 +1,184 @@
+"""Bodies through gunicorn's real parser: counted, bounded, and refused where they end early."""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+
+from contracts.problems import ProblemCode
+from serving.bodies import BodyStream, read_body, read_small_body
+from serving.problems import ProblemError
+from serving.wire import WireParser, head_is_readable
+
+
+@pytest.fixture
+def wire() -> Iterator[tuple[socket.socket, socket.socket]]:
+    client, server = socket.socketpair()
+    server.settimeout(0.2)
+    with client, server:
+        yield client, server
+
+
+def environ_of(wire: tuple[socket.socket, socket.socket], head: str) -> dict[str, Any]:
+    client, server = wire
+    client.sendall(f"PUT / HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
+    message = next(WireParser(Config(), server, ("127.0.0.1", 1), 0.2))
+    environ: dict[str, Any] = {"wsgi.input": message.body}
+    for name, value in message.headers:
+        environ["CONTENT_LENGTH" if name == "CONTENT-LENGTH" else f"HTTP_{name.replace('-', '_')}"] = value
+    return environ
+
+
+def code_of(caught: pytest.ExceptionInfo[ProblemError]) -> ProblemCode:
+    return caught.value.code
+
+
+def test_a_body_with_a_length_is_read_to_it_and_no_further(wire: Any) -> None:
+    # given a body with the next request behind it
+    environ = environ_of(wire, "Content-Length: 5")
+    wire[0].sendall(b"helloGET / HTTP/1.1")
+
+    # when / then
+    assert read_small_body(environ) == b"hello"
+    assert environ["wsgi.input"].reader.unreader.take_buffered() == b"GET / HTTP/1.1"
+
+
+def test_a_chunked_body_is_joined_from_small_chunks(wire: Any) -> None:
+    # given
+    environ = environ_of(wire, "Transfer-Encoding: chunked")
+    wire[0].sendall(b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n")
+
+    # when / then
+    assert list(read_body(environ, maximum_bytes=5000)) == [b"x" * 1000]
+
+
+@pytest.mark.parametrize("sent", [b"", b"hell"])
+def test_a_body_shorter_than_its_length_is_incomplete(wire: Any, sent: bytes) -> None:
+    # given
+    environ = environ_of(wire, "Content-Length: 5")
+    wire[0].sendall(sent)
+    wire[0].shutdown(socket.SHUT_WR)
+
+    # when / then
+    with pytest.raises(ProblemError) as caught:
+        read_small_body(environ)
+    assert code_of(caught) is ProblemCode.INCOMPLETE_BODY
+    assert environ["wsgi.input"].failed
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"5", b"5\r\nhel", b"5\r\nhello", b"5\r\nhello\r\n", b"5\r\nhello\r\n0\r\n"]
+)
+def test_a_chunked_body_without_its_end_is_incomplete(wire: Any, sent: bytes) -> None:
+    # given
+    environ = environ_of(wire, "Transfer-Encoding: chunked")
+    wire[0].sendall(sent)
+    wire[0].shutdown(socket.SHUT_WR)
+
+    # when / then
+    with pytest.raises(ProblemError) as caught:
+        read_small_body(environ)
+    assert code_of(caught) is ProblemCode.INCOMPLETE_BODY
+
+
+@pytest.mark.parametrize("sent", [b"zz\r\n", b"3\r\nabcdef\r\n", b"-1\r\n", b"1;a=\x01\r\nx\r\n0\r\n\r\n"])
+def test_bad_chunks_are_a_bad_request(wire: Any, sent: bytes) -> None:
+    # given
+    environ = environ_of(wire, "Transfer-Encoding: chunked")
+    wire[0].sendall(sent)
+
+    # when / then
+    with pytest.raises(ProblemError) as caught:
+        read_small_body(environ)
+    assert code_of(caught) is ProblemCode.BAD_REQUEST
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 5", "Transfer-Encoding: chunked"])
+def test_a_stalled_body_times_out(wire: Any, framing: str) -> None:
+    # given
+    environ = environ_of(wire, framing)
+
+    # when / then
+    with pytest.raises(ProblemError) as caught:
+        read_small_body(environ)
+    assert code_of(caught) is ProblemCode.REQUEST_TIMED_OUT
+
+
+def test_a_length_over_the_maximum_is_refused_before_a_byte_is_read(wire: Any) -> None:
+    # given
+    environ = environ_of(wire, "Content-Length: 6")
+
+    # when / then
+    with pytest.raises(ProblemError) as caught:
+        read_body(environ, maximum_bytes=5)
+    assert code_of(caught) is ProblemCode.TOO_LARGE
+    assert environ["wsgi.input"].reader.length == 6
+
+
+def test_a_chunked_body_over_the_maximum_is_refused_while_it_comes(wire: Any) -> None:
+    # given
+    environ = environ_of(wire, "Transfer-Encoding: chunked")
+    wire[0].sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+
+    # when / then
+    with pytest.raises(ProblemError) as caught:
+        read_small_body(environ, maximum_bytes=1000)
+    assert code_of(caught) is ProblemCode.TOO_LARGE
+
+
+def test_a_client_that_waits_is_asked_for_its_body_once_it_is_wanted(wire: Any) -> None:
+    # given
+    environ = environ_of(wire, "Content-Length: 2\r\nExpect: 100-continue")
+    wire[0].settimeout(0)
+    with pytest.raises(BlockingIOError):
+        wire[0].recv(100)
+
+    # when the body is wanted and does not come
+    with pytest.raises(ProblemError):
+        read_small_body(environ)
+
+    # then
+    assert wire[0].recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def test_other_servers_bodies_are_counted_too() -> None:
+    environ = {"wsgi.input": io.BytesIO(b"abc"), "CONTENT_LENGTH": "5"}
+    with pytest.raises(ProblemError) as caught:
+        read_small_body(environ)
+    assert code_of(caught) is ProblemCode.INCOMPLETE_BODY
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "1e3", "9" * 30, "\u0663"])
+def test_a_length_that_is_no_number_is_a_bad_request(length: str) -> None:
+    with pytest.raises(ProblemError) as caught:
+        read_body({"wsgi.input": io.BytesIO(), "CONTENT_LENGTH": length}, maximum_bytes=5)
+    assert code_of(caught) is ProblemCode.BAD_REQUEST
+
+
+def test_a_body_reads_as_a_file() -> None:
+    # given
+    stream = BodyStream({"wsgi.input": io.BytesIO(b"abcdefgh"), "CONTENT_LENGTH": "8"}, maximum_bytes=8)
+
+    # when / then
+    assert stream.read(3) == b"abc"
+    buffer = bytearray(2)
+    assert stream.readinto(buffer) == 2
+    assert bytes(buffer) == b"de"
+    assert stream.read() == b"fgh"
+    assert stream.read(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("head", "readable"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", False), (b"GET / HTTP/1.1\r\n\r\n", True), (b"GET /\n", True),
+        (b"GET / HTTP/1.1\r", False), (b"", False),
+    ],
+)  # fmt: skip
+def test_a_head_is_readable_when_the_parser_need_not_wait(head: bytes, readable: bool) -> None:
+    assert head_is_readable(head) is readable
