@@ -1,4 +1,4 @@
-"""One gigabyte in and out: how fast it reaches the blob store, and how little memory each process needs for it.
+"""One gigabyte in and out: how fast it reaches the blob store, and how little memory a process needs.
 
 The ceiling is nginx writing the same body to a file on the same disk (``dav_methods PUT``), as fast as a web
 server stores a body without hashing it. Both bodies are sent by curl from the same file.
@@ -23,6 +23,7 @@ from tests.rig.server import Server
 
 _BYTES = 1_000_000_000
 _RUNS = 3
+_NGINX = "http://127.0.0.1:18099"
 _RESIDENT_LIMIT = 200_000_000
 
 
@@ -93,7 +94,7 @@ def _resident(server: Server, body: Path) -> Figure:
 
 
 def _curl(body: Path, address: str, header: str = "X-Nothing: 1") -> float:
-    command = ["curl", "-sS", "-f", "-o", "/dev/null", "-H", header, "-H", "Expect:", "-T", str(body), address]
+    command = ["curl", "-sSf", "-o", "/dev/null", "-H", header, "-H", "Expect:", "-T", str(body), address]
     started = time.perf_counter()
     subprocess.run(command, check=True)
     return time.perf_counter() - started
@@ -115,11 +116,11 @@ def _nginx(directory: Path) -> Iterator[str]:
     process = subprocess.Popen([program, "-e", "stderr", "-c", str(configuration)], stderr=subprocess.DEVNULL)
     try:
         eventually(
-            lambda: subprocess.run(["curl", "-s", "http://127.0.0.1:18099/"], capture_output=True).returncode == 0,
+            lambda: subprocess.run(["curl", "-s", _NGINX], check=False, capture_output=True).returncode == 0,
             10,
             "nginx answers",
         )
-        yield "http://127.0.0.1:18099"
+        yield _NGINX
     finally:
         process.terminate()
         process.wait()

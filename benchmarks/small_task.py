@@ -30,7 +30,17 @@ def measure(server: Server) -> list[Figure]:
         return elapsed
 
     def theirs() -> float:
-        command = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "/bin/busybox", image, "true"]
+        command = [
+            "docker",
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--entrypoint",
+            "/bin/busybox",
+            image,
+            "true",
+        ]
         started = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         return time.perf_counter() - started
