@@ -1,4 +1,4 @@
-"""How the two HTTP services stand on Flask and gunicorn: the same errors, limits, logs and request ids.
+"""What the services stand on: Flask and gunicorn with the same errors, limits and request ids; one form of log.
 
 The private and the public API enter this room at start; it knows nothing of models or tasks.
 

@@ -10,30 +10,29 @@ import contextlib
 import re
 import secrets
 from collections.abc import Iterator
-from contextvars import ContextVar
 
 from flask import Flask, Request, Response, request
 
 from contracts.names import REQUEST_ID_HEADER
+from serving.logs import request_id_in_log
 
 # Narrow enough to be harmless in a header, a log line and a file name.
 _WELL_FORMED = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_current: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def current_request_id() -> str | None:
     """The id of the request that this thread is serving, if any."""
-    return _current.get()
+    return request_id_in_log.get()
 
 
 @contextlib.contextmanager
 def as_request(request_id: str | None) -> Iterator[None]:
     """Log under ``request_id`` for a while, for work that a request left to another thread."""
-    token = _current.set(request_id)
+    token = request_id_in_log.set(request_id)
     try:
         yield
     finally:
-        _current.reset(token)
+        request_id_in_log.reset(token)
 
 
 def choose_request_id(offered: str | None) -> str:
@@ -52,7 +51,7 @@ def carry_request_ids(app: Flask) -> None:
 
     @app.after_request
     def _name(response: Response) -> Response:
-        request_id = _current.get()
+        request_id = request_id_in_log.get()
         if request_id is not None:
             response.headers[REQUEST_ID_HEADER] = request_id
         return response
@@ -61,4 +60,4 @@ def carry_request_ids(app: Flask) -> None:
 def _begin_request(incoming: Request) -> None:
     # The variable is left set when the answer has been made, since the answer's body is streamed after that;
     # the thread's next request overwrites it.
-    _current.set(choose_request_id(incoming.headers.get(REQUEST_ID_HEADER)))
+    request_id_in_log.set(choose_request_id(incoming.headers.get(REQUEST_ID_HEADER)))

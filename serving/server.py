@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
 
-from serving.logs import JsonGunicornLogger
+from serving.gunicorn_log import JsonGunicornLogger
 from serving.wire import Patience
 from serving.worker import Worker
 

@@ -1,0 +1,273 @@
+"""The container engine over Docker's API: the only module that imports ``docker``.
+
+``bootstrap`` enters to build it. The exceptions of docker, requests and urllib3 stop here and leave as ours.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from threading import Event
+from typing import Any
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException, NotFound
+
+from consumer.engine import ContainerFacts, EngineFacts, Labelled, LocalImage
+from consumer.errors import AbandonedError, EngineAwayError, EngineError, NotFoundError, RefusedError
+
+# No call but a wait, a log or a pull should take long; a stuck engine must not hold a slot for ever.
+CALL_SECONDS = 60
+# The largest file that `read_file` returns; it is meant for a probe of a few bytes.
+READ_LIMIT_BYTES = 1024**2
+# One byte for the stream, three of padding, four of length.
+_FRAME_HEAD = struct.Struct(">xxxxL")
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+class DockerEngine:
+    """``consumer.engine.Engine`` over the Docker SDK's low-level client; for calls from any thread."""
+
+    def __init__(self, docker_host: str | None = None) -> None:
+        with _our_errors():
+            self._api: Any = docker.APIClient(
+                base_url=docker_host, version="auto", timeout=CALL_SECONDS, max_pool_size=16
+            )
+        self._root = f"{self._api.base_url}/v{self._api.api_version}"
+
+    def facts(self) -> EngineFacts:
+        """Which engine this is."""
+        with _our_errors():
+            version = self._api.version()
+        major, _, minor = str(version["ApiVersion"]).partition(".")
+        return EngineFacts(
+            version=str(version.get("Version", "")),
+            api_version=(int(major), int(minor)),
+            os=str(version.get("Os", "")),
+            architecture=str(version.get("Arch", "")),
+        )
+
+    def find_image(self, reference: str) -> LocalImage | None:
+        """The local image with this tag, digest or id."""
+        try:
+            with _our_errors():
+                image = self._api.inspect_image(reference)
+        except NotFoundError:
+            return None
+        declared = (image.get("Config") or {}).get("Volumes") or {}
+        return LocalImage(
+            image_id=image["Id"], digests=tuple(image.get("RepoDigests") or ()), volumes=tuple(declared)
+        )
+
+    def import_image(self, archive: bytes, repository: str, tag: str, changes: list[str]) -> None:
+        """Make an image of a tar archive of its root file system."""
+        with _our_errors():
+            self._api.import_image_from_data(archive, repository=repository, tag=tag, changes=changes)
+
+    def pull_image(self, reference: str, abandoned: Event) -> None:
+        """Fetch an image, looking at ``abandoned`` with every line of progress."""
+        with _our_errors():
+            for line in self._api.pull(reference, stream=True, decode=True):
+                if abandoned.is_set():
+                    raise AbandonedError("the pull is no longer wanted")
+                if "error" in line:
+                    raise RefusedError(500, str(line["error"]))
+
+    def create_container(self, body: Mapping[str, Any], name: str | None = None) -> str:
+        """Create it and return its id."""
+        with _our_errors():
+            return str(self._api.create_container_from_config(dict(body), name=name)["Id"])
+
+    def start_container(self, container_id: str) -> None:
+        """Start it."""
+        with _our_errors():
+            self._api.start(container_id)
+
+    def watch_exit(self, container_id: str, *, before_start: bool = False) -> _ExitWatch:
+        """Register for its exit.
+
+        The engine sends the head of its answer when it has registered us and the body at the exit. The
+        SDK's own ``wait`` returns at the exit only, so nobody could know when it is safe to start the
+        container.
+        """
+        condition = "next-exit" if before_start else "not-running"
+        return _ExitWatch(self._stream("POST", f"/containers/{container_id}/wait", {"condition": condition}))
+
+    def find_container(self, name_or_id: str) -> ContainerFacts | None:
+        """How it stands."""
+        try:
+            with _our_errors():
+                found = self._api.inspect_container(name_or_id)
+        except NotFoundError:
+            return None
+        state = found["State"]
+        layer = (found.get("GraphDriver") or {}).get("Data") or {}
+        return ContainerFacts(
+            container_id=found["Id"],
+            state=state["Status"],
+            exit_code=state["ExitCode"],
+            oom_killed=state["OOMKilled"],
+            started_at=_unix_time(state["StartedAt"]),
+            labels=found["Config"].get("Labels") or {},
+            upper_directory=layer.get("UpperDir"),
+        )
+
+    def signal_container(self, container_id: str, signal: str) -> None:
+        """Send its first process a signal; 409 is the engine's word for one that does not run."""
+        try:
+            with _our_errors():
+                self._api.kill(container_id, signal)
+        except NotFoundError:
+            return
+        except RefusedError as error:
+            if error.status != 409:
+                raise
+
+    def remove_container(self, container_id: str) -> None:
+        """Kill and remove it with its anonymous volumes; 409 means that somebody else is at it already."""
+        try:
+            with _our_errors():
+                self._api.remove_container(container_id, force=True, v=True)
+        except NotFoundError:
+            return
+        except RefusedError as error:
+            if error.status != 409:
+                raise
+
+    def list_containers(self, labels: Mapping[str, str]) -> list[Labelled]:
+        """All containers, running or not, that carry these labels."""
+        with _our_errors():
+            found = self._api.containers(all=True, filters={"label": _filters(labels)})
+        return [Labelled(name=item["Id"], labels=item.get("Labels") or {}) for item in found]
+
+    def create_volume(self, name: str, device: str, labels: Mapping[str, str]) -> None:
+        """Make a named volume of the local driver that shows the directory ``device``."""
+        options = {"type": "none", "o": "bind", "device": device}
+        with _our_errors():
+            self._api.create_volume(name, driver="local", driver_opts=options, labels=dict(labels))
+
+    def remove_volume(self, name: str) -> None:
+        """Remove it; one that has gone is fine."""
+        try:
+            with _our_errors():
+                self._api.remove_volume(name)
+        except NotFoundError:
+            return
+
+    def list_volumes(self, labels: Mapping[str, str]) -> list[Labelled]:
+        """All volumes that carry these labels."""
+        with _our_errors():
+            found = self._api.volumes(filters={"label": _filters(labels)}).get("Volumes") or []
+        return [Labelled(name=item["Name"], labels=item.get("Labels") or {}) for item in found]
+
+    def follow_logs(self, container_id: str) -> _LogStream:
+        """Its log from the very beginning, then as it grows."""
+        return _LogStream(
+            self._stream("GET", f"/containers/{container_id}/logs", {"stdout": 1, "stderr": 1, "follow": 1})
+        )
+
+    def tail_logs(self, container_id: str, lines: int) -> bytes:
+        """The last lines of its log."""
+        with _our_errors():
+            return bytes(self._api.logs(container_id, tail=lines))
+
+    def _stream(self, method: str, path: str, params: dict[str, str | int]) -> requests.Response:
+        """An answer whose head has come and whose body comes as things happen, perhaps for hours."""
+        with _our_errors():
+            answer: requests.Response = self._api.request(
+                method, self._root + path, params=params, stream=True, timeout=(CALL_SECONDS, None)
+            )
+            if answer.status_code == 404:
+                raise NotFoundError(answer.text.strip())
+            answer.raise_for_status()
+        return answer
+
+    def read_file(self, container_id: str, path: str) -> bytes:
+        """One small file, through the engine's archive call, which must be read to its end."""
+        with _our_errors():
+            pieces, _ = self._api.get_archive(container_id, path)
+            archive = b"".join(pieces)
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            for member in tar:
+                content = tar.extractfile(member) if member.isreg() else None
+                if content is not None:
+                    return content.read(READ_LIMIT_BYTES)
+        raise NotFoundError(f"{path} is not a file in container {container_id[:12]}")
+
+
+class _ExitWatch:
+    """The answer to a wait, whose body comes at the exit."""
+
+    def __init__(self, answer: requests.Response) -> None:
+        self._answer = answer
+
+    def result(self) -> int:
+        """Block until the exit and return its code."""
+        with _our_errors():
+            return int(self._answer.json()["StatusCode"])
+
+    def close(self) -> None:
+        """Nobody waits for it any more."""
+        self._answer.close()
+
+
+class _LogStream:
+    """A container's log as the engine sends it: frames of 8 bytes of head (stream, length) and a piece.
+
+    Source of the format: Docker's HTTP API, "Attach to a container", stream format. The SDK's own reader
+    leaves its socket open when it is closed from another thread.
+    """
+
+    def __init__(self, answer: requests.Response) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        raw = self._answer.raw
+        try:
+            with _our_errors():
+                while len(head := raw.read(_FRAME_HEAD.size)) == _FRAME_HEAD.size:
+                    yield raw.read(_FRAME_HEAD.unpack(head)[0])
+        finally:
+            self._answer.close()
+
+    def close(self) -> None:
+        """Make the reading thread see the end; it closes the connection then."""
+        with suppress(OSError, ValueError, RuntimeError):
+            self._answer.raw.shutdown()
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    """Let docker's, requests' and urllib3's exceptions leave as ours."""
+    try:
+        yield
+    except NotFound as error:
+        raise NotFoundError(str(error.explanation or error)) from error
+    except APIError as error:
+        status = error.response.status_code if error.response is not None else 500
+        raise RefusedError(status, str(error.explanation or error)) from error
+    except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError, OSError) as error:
+        raise EngineAwayError(f"the container engine does not answer: {error}") from error
+    except requests.exceptions.ChunkedEncodingError as error:
+        raise EngineAwayError(f"the container engine broke off: {error}") from error
+    except (requests.RequestException, DockerException, ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"the container engine's answer makes no sense: {error}") from error
+
+
+def _filters(labels: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in labels.items()]
+
+
+def _unix_time(moment: str) -> float | None:
+    """Docker's RFC 3339 time with nanoseconds; it writes the year 1 for never."""
+    if moment == _NEVER:
+        return None
+    whole, _, fraction = moment.rstrip("Z").partition(".")
+    seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
+    return seconds + float(f"0.{fraction or 0}")

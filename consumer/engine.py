@@ -1,0 +1,162 @@
+"""What we need of a container engine, as types: the surface that the rest of the consumer sees.
+
+``docker_engine.py`` provides it over Docker's API, the tests' fake provides it in memory, and one contract
+test holds both to this description. Container bodies are those of Docker's HTTP API (``POST
+/containers/create``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any, Protocol
+
+# Volumes' `type=none` binds, `init`, device requests and `next-exit` are all there since this version.
+MINIMUM_API_VERSION = (1, 41)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFacts:
+    """Which engine answers: ``api_version`` as numbers, ``architecture`` in Go's words (amd64, arm64)."""
+
+    version: str
+    api_version: tuple[int, int]
+    os: str
+    architecture: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalImage:
+    """An image that the engine has. ``digests`` are ``repository@sha256:…``, none for local builds."""
+
+    image_id: str
+    digests: tuple[str, ...] = ()
+    # Paths that the image declares as volumes.
+    volumes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerFacts:
+    """A container as the engine sees it now. ``started_at`` is a Unix time, null before its start."""
+
+    container_id: str
+    state: str
+    exit_code: int
+    oom_killed: bool
+    started_at: float | None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    # Where its writable layer lies on the engine's machine, when the storage driver says so.
+    upper_directory: str | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether its program has ever run."""
+        return self.started_at is not None
+
+    @property
+    def running(self) -> bool:
+        """Whether its program still runs."""
+        return self.state in {"running", "paused", "restarting"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """A container (by id) or volume (by name) in a listing."""
+
+    name: str
+    labels: Mapping[str, str]
+
+
+class ExitWatch(Protocol):
+    """A promise to report the exit of one container, already known to the engine."""
+
+    def result(self) -> int:
+        """Block until the exit and return its code; raises ``EngineError``."""
+        ...
+
+    def close(self) -> None:
+        """Nobody will ask for the result."""
+        ...
+
+
+class LogStream(Protocol):
+    """The log of one container as pieces of bytes, until the container has ended or ``close`` is called."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None:
+        """End the iteration from another thread."""
+        ...
+
+
+class Engine(Protocol):
+    """The container engine. Every method raises ``EngineAwayError`` when it cannot be reached."""
+
+    def facts(self) -> EngineFacts:
+        """Which engine this is."""
+        ...
+
+    def find_image(self, reference: str) -> LocalImage | None:
+        """The local image with this tag, digest or id."""
+        ...
+
+    def import_image(self, archive: bytes, repository: str, tag: str, changes: list[str]) -> None:
+        """Make an image of a tar archive of its root file system."""
+        ...
+
+    def pull_image(self, reference: str, abandoned: Event) -> None:
+        """Fetch an image; raises ``RefusedError`` (the registry's words), ``AbandonedError`` once told so."""
+        ...
+
+    def create_container(self, body: Mapping[str, Any], name: str | None = None) -> str:
+        """Create it and return its id; raises ``RefusedError`` when the engine finds fault with the body."""
+        ...
+
+    def start_container(self, container_id: str) -> None:
+        """Start it; raises ``RefusedError`` with the runtime's words."""
+        ...
+
+    def watch_exit(self, container_id: str, *, before_start: bool = False) -> ExitWatch:
+        """Register for its exit; once this returns no exit can be missed."""
+        ...
+
+    def find_container(self, name_or_id: str) -> ContainerFacts | None:
+        """How it stands."""
+        ...
+
+    def signal_container(self, container_id: str, signal: str) -> None:
+        """Send its first process a signal; one that has ended or gone is left alone."""
+        ...
+
+    def remove_container(self, container_id: str) -> None:
+        """Kill and remove it with its anonymous volumes; one that has gone is fine."""
+        ...
+
+    def list_containers(self, labels: Mapping[str, str]) -> list[Labelled]:
+        """All containers, running or not, that carry these labels."""
+        ...
+
+    def create_volume(self, name: str, device: str, labels: Mapping[str, str]) -> None:
+        """Make a named volume of the local driver that shows the directory ``device``."""
+        ...
+
+    def remove_volume(self, name: str) -> None:
+        """Remove it (never what its directory holds); one that has gone is fine."""
+        ...
+
+    def list_volumes(self, labels: Mapping[str, str]) -> list[Labelled]:
+        """All volumes that carry these labels."""
+        ...
+
+    def follow_logs(self, container_id: str) -> LogStream:
+        """Its log from the very beginning, then as it grows."""
+        ...
+
+    def tail_logs(self, container_id: str, lines: int) -> bytes:
+        """The last lines of its log."""
+        ...
+
+    def read_file(self, container_id: str, path: str) -> bytes:
+        """One small file of a container, running or not, as the container would see it."""
+        ...

@@ -1,0 +1,122 @@
+"""Getting the image that a lease asks for: what lies here already, or a pull, and what a failed pull means.
+
+An attempt enters from a thread of its own. Which image to use is a pure choice; only ``resolve_image``
+talks to the engine. An image is never built, tagged or removed here.
+"""
+
+from __future__ import annotations
+
+from threading import Event
+
+from consumer.engine import Engine, LocalImage
+from consumer.errors import PreventedError, RefusedError
+from contracts.messages import ImageSpec, PullPolicy, ResolvedImage
+from contracts.reasons import ReasonCode
+
+# Words by which engines and registries say that asking again is pointless.
+_NOT_THERE = (
+    "manifest unknown", "not found", "repository does not exist", "access denied", "denied:",
+    "unauthorized", "authentication required", "invalid reference", "no matching manifest",
+)  # fmt: skip
+# Words by which they say that nobody could be asked. These win: "lookup …: host not found" is no missing
+# image.
+_NOT_REACHED = (
+    "no such host", "connection refused", "timeout", "timed out", "network is unreachable",
+    "no route to host", "server misbehaving", "temporary failure", "tls handshake", "x509",
+    "connection reset", "eof", "dial tcp",
+    "toomanyrequests", "service unavailable", "context deadline exceeded",
+)  # fmt: skip
+
+
+def resolve_image(engine: Engine, spec: ImageSpec, abandoned: Event, *, pulling: Event) -> LocalImage:
+    """The image to run, pulled if need be; ``pulling`` is set once a registry is asked.
+
+    Raises ``PreventedError`` with ``image_unavailable`` or ``pull_failed``, ``AbandonedError``,
+    ``EngineError``.
+    """
+    if spec.pull_policy is PullPolicy.IF_MISSING:
+        try:
+            local = _local_image(engine, spec)
+        except RefusedError as error:
+            # The reference itself is at fault.
+            raise pull_failure(spec.tag, error.message) from error
+        if local is not None:
+            return local
+    pulling.set()
+    by_digest = spec.pull_policy is PullPolicy.IF_MISSING and spec.digest is not None
+    reference = spec.digest if by_digest and spec.digest else tagged(spec.tag)
+    try:
+        engine.pull_image(reference, abandoned)
+    except RefusedError as error:
+        raise pull_failure(spec.tag, error.message) from error
+    pulled = engine.find_image(reference)
+    if pulled is None:
+        raise PreventedError(
+            ReasonCode.PULL_FAILED, f"The image {spec.tag} was pulled, but the engine does not have it."
+        )
+    if spec.pull_policy is PullPolicy.IF_MISSING and spec.image_id not in {None, pulled.image_id}:
+        raise PreventedError(ReasonCode.IMAGE_UNAVAILABLE, _changed(spec))
+    return pulled
+
+
+def _local_image(engine: Engine, spec: ImageSpec) -> LocalImage | None:
+    if spec.image_id is not None:
+        pinned = engine.find_image(spec.image_id)
+        if pinned is not None:
+            return pinned
+    tagged_image = engine.find_image(spec.tag)
+    if tagged_image is not None and spec.image_id in {None, tagged_image.image_id}:
+        return tagged_image
+    if tagged_image is not None and spec.digest is None:
+        # A build of this node under the same tag: no registry can have what was pinned.
+        raise PreventedError(ReasonCode.IMAGE_UNAVAILABLE, _changed(spec))
+    return None
+
+
+def resolved(image: LocalImage, tag: str) -> ResolvedImage:
+    """What the server records: the id, and the digest in the tag's own repository where there is one."""
+    repository = _repository(tag)
+    own = [digest for digest in image.digests if digest.partition("@")[0] == repository]
+    digest = next(iter(own or image.digests), None)
+    return ResolvedImage(image_id=image.image_id, digest=digest)
+
+
+def tagged(reference: str) -> str:
+    """``reference`` with the tag that is meant when it has none; an engine would pull them all."""
+    has_tag = ":" in reference.rpartition("/")[2] or "@" in reference
+    return reference if has_tag else f"{reference}:latest"
+
+
+def pull_failure(tag: str, words: str) -> PreventedError:
+    """What a refused pull of ``tag`` means, from the engine's ``words``."""
+    lowered = words.lower()
+    if any(sign in lowered for sign in _NOT_REACHED):
+        return PreventedError(
+            ReasonCode.PULL_FAILED,
+            f"The image {tag} is not on this node, and its registry cannot be reached ({_shortened(words)}). "
+            "Either build it on this node with docker build under exactly this tag, or let the node reach "
+            "the registry.",
+        )
+    if any(sign in lowered for sign in _NOT_THERE):
+        return PreventedError(
+            ReasonCode.IMAGE_UNAVAILABLE,
+            f"The image {tag} is not on this node and cannot be pulled ({_shortened(words)}). Check the tag, "
+            "build it on this node with docker build, or push it to a registry that the node may read.",
+        )
+    return PreventedError(ReasonCode.PULL_FAILED, f"Pulling the image {tag} failed: {_shortened(words)}.")
+
+
+def _changed(spec: ImageSpec) -> str:
+    return (
+        f"The image that this version of the model was registered with ({spec.image_id}) is no longer "
+        f"available: {spec.tag} is another image now. Update the model's container_tag to make a new version."
+    )
+
+
+def _repository(tag: str) -> str:
+    head, slash, last = tag.partition("@")[0].rpartition("/")
+    return head + slash + last.partition(":")[0]
+
+
+def _shortened(words: str) -> str:
+    return " ".join(words.split())[:200].rstrip(". ")

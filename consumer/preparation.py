@@ -1,0 +1,155 @@
+"""Getting an attempt ready: the input on one thread; image, static content and container on another.
+
+An attempt enters with its queue; both threads put what they achieved on it, or why they failed. They look at
+``abandoned`` between steps and leave quietly when it is set.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event, Thread
+
+from consumer.errors import (
+    AbandonedError,
+    EngineAwayError,
+    EngineError,
+    PreventedError,
+    RefusedError,
+    StaleLeaseError,
+)
+from consumer.events import ContainerReady, Emit, ImageResolved, InputReady, Prevented, PullStarted, Stopped
+from consumer.fetching import fetch_and_unpack
+from consumer.images import resolve_image
+from consumer.sandbox import Place, container_body
+from consumer.station import Station, forced_user, open_files
+from consumer.verdict import Stop, start_failure
+from consumer.workspace import Workspace
+from contracts.messages import Lease
+from contracts.reasons import ReasonCode
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """The two threads of one attempt's preparation."""
+
+    station: Station
+    lease: Lease
+    workspace: Workspace
+    holder: str
+    emit: Emit
+    abandoned: Event
+
+    def start(self) -> list[Thread]:
+        """Begin; the returned threads may still be at work when the attempt is over."""
+        threads = [
+            producer(self._fetch_input, self.emit, "input"),
+            producer(self._make_container, self.emit, "container"),
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _fetch_input(self) -> None:
+        server, lease = self.station.server, self.lease
+        fetch_and_unpack(
+            lambda: server.open_input(lease),
+            lease.input,
+            self.workspace.download,
+            self.workspace.input,
+            self.abandoned,
+            ReasonCode.INPUT_INVALID,
+        )
+        self.emit(InputReady())
+
+    def _make_container(self) -> None:
+        engine = self.station.engine
+        pulling = _Announced(lambda: self.emit(PullStarted()))
+        image = resolve_image(engine, self.lease.image, self.abandoned, pulling=pulling)
+        self.emit(ImageResolved(image=image))
+        volume = self._content_volume()
+        if self.abandoned.is_set():
+            return
+        body = container_body(self.lease, image, self._place(volume))
+        try:
+            container_id = engine.create_container(body, self.workspace.container_name)
+        except RefusedError as error:
+            raise PreventedError(*start_failure(error.message)) from error
+        # From here on no exit can be missed, however short the model runs.
+        watch = engine.watch_exit(container_id, before_start=True)
+        if self.abandoned.is_set():
+            watch.close()
+            return
+        self.emit(ContainerReady(container_id=container_id, watch=watch))
+
+    def _content_volume(self) -> str | None:
+        server, lease = self.station.server, self.lease
+        if lease.content is None:
+            return None
+        return self.station.contents.ensure_volume(
+            lease.content, lambda: server.open_content(lease), self.abandoned
+        )
+
+    def _place(self, model_volume: str | None) -> Place:
+        workspace = self.workspace
+        return Place(
+            owner=self.station.owner,
+            workspace=workspace.workspace_id,
+            input_volume=workspace.volume("input"),
+            output_volume=workspace.volume("output"),
+            progress_volume=workspace.volume("progress"),
+            model_volume=model_volume,
+            holder=self.holder,
+            gpu=self.station.slot.gpu,
+            runtime=self.station.settings.container_runtime,
+            forced_user=forced_user(),
+            open_files=open_files(),
+            cores=os.cpu_count() or 1,
+        )
+
+
+class _Announced(Event):
+    """An event that tells somebody when it is set."""
+
+    def __init__(self, announce: Callable[[], None]) -> None:
+        super().__init__()
+        self._announce = announce
+
+    def set(self) -> None:
+        """Set it and tell."""
+        super().set()
+        self._announce()
+
+
+def producer(work: Callable[[], None], emit: Emit, name: str) -> Thread:
+    """A thread for ``work``, whose failure becomes an event of the attempt."""
+
+    def run() -> None:
+        try:
+            work()
+        except AbandonedError:
+            return
+        except Exception as error:  # noqa: BLE001 - Nobody else would ever hear of it; the loop decides.
+            emit(failure_event(error))
+
+    return Thread(target=run, name=name, daemon=True)
+
+
+def failure_event(error: Exception) -> Prevented | Stopped:
+    """What a producer's failure means for the attempt."""
+    if isinstance(error, PreventedError):
+        return Prevented(code=error.code, sentence=error.sentence)
+    if isinstance(error, StaleLeaseError):
+        return Stopped(stop=Stop.LEASE_LOST, detail=str(error))
+    if isinstance(error, EngineAwayError):
+        return Stopped(stop=Stop.ENGINE_LOST, detail=str(error))
+    if isinstance(error, EngineError):
+        return Prevented(code=ReasonCode.ENGINE_FAILED, sentence=f"The container engine failed: {error}")
+    _log.error("unexpected failure", exc_info=error, extra={"action": "attempt_failed_unexpectedly"})
+    return Prevented(
+        code=ReasonCode.INTERNAL_ERROR, sentence=f"The worker made a mistake ({type(error).__name__})."
+    )

@@ -1,0 +1,180 @@
+"""How a model's container is made: a pure function from a lease and a slot to the engine's create body.
+
+``attempt.py`` enters; golden files pin the result. All that keeps a stranger's program in its place is
+decided here and nowhere else. It never asks the engine anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from consumer import labels
+from consumer.engine import LocalImage
+from consumer.labels import Owner
+from contracts.messages import Lease, SandboxProfile
+from contracts.names import ENV_INPUT, ENV_MODEL, ENV_OUTPUT, ENV_PROGRESS, ENV_TASK_ID
+
+# Nobody: a user that owns nothing on any machine.
+UNPRIVILEGED_USER = "65532:65532"
+# A place that images do not use. The directory is a mount of its own, so that a model cannot put a link in
+# our way.
+PROGRESS_DIRECTORY = "/run/inferenceserver"
+PROGRESS_FILE = "progress.jsonl"
+TEMPORARY_DIRECTORY = "/tmp"  # noqa: S108 - A path inside the container, in a file system of its own.
+
+# Plenty for a program with several data loaders, and below the hard limit of most engines.
+OPEN_FILES = 16384
+# Models go before anything of the machine's own when memory runs out.
+_OOM_SCORE = 500
+# The engine keeps this many files of log, the current one included.
+_LOG_FILES = 2
+_MIB = 1024**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a container is put: its volumes, the holder it joins, its GPU, and as whom it may run."""
+
+    owner: Owner
+    workspace: str
+    input_volume: str
+    output_volume: str
+    progress_volume: str
+    model_volume: str | None
+    holder: str
+    gpu: str | None = None
+    runtime: str | None = None
+    # Set where the consumer is not root: it could neither fill nor remove what another user owns.
+    forced_user: str | None = None
+    # No engine can raise a limit above its own.
+    open_files: int = OPEN_FILES
+    # The engine refuses a container that may use more processors than there are.
+    cores: int = 1024
+
+
+def container_body(lease: Lease, image: LocalImage, place: Place) -> dict[str, Any]:
+    """The body of ``POST /containers/create`` (Docker's HTTP API) for one attempt."""
+    strict = lease.sandbox.profile is SandboxProfile.STRICT
+    body: dict[str, Any] = {
+        # By id, never by tag: what was resolved and reported is what runs.
+        "Image": image.image_id,
+        "Env": _environment(lease, strict=strict),
+        "Labels": _labels(lease, place),
+        # The image's own health check would run programs that nobody waits for.
+        "Healthcheck": {"Test": ["NONE"]},
+        "AttachStdin": False,
+        "Tty": False,
+        "HostConfig": _host_config(lease, image, place, strict=strict),
+    }
+    user = place.forced_user or (UNPRIVILEGED_USER if strict else None)
+    if user:
+        body["User"] = user
+    return body
+
+
+def _environment(lease: Lease, *, strict: bool) -> list[str]:
+    values = {
+        ENV_INPUT: lease.mounts.input,
+        ENV_OUTPUT: lease.mounts.output,
+        ENV_MODEL: lease.mounts.model,
+        ENV_TASK_ID: lease.task_id,
+        ENV_PROGRESS: f"{PROGRESS_DIRECTORY}/{PROGRESS_FILE}",
+    }
+    if strict:
+        # With a read-only root these are the only places where libraries may keep their caches. A
+        # compatible image keeps its own HOME: weights that it brought along often lie there.
+        values |= {"HOME": TEMPORARY_DIRECTORY, "TMPDIR": TEMPORARY_DIRECTORY}
+    return [f"{name}={value}" for name, value in values.items()]
+
+
+def _labels(lease: Lease, place: Place) -> dict[str, str]:
+    return place.owner.labels() | {
+        labels.ROLE: labels.ROLE_MODEL,
+        labels.WORKSPACE: place.workspace,
+        labels.TASK: lease.task_id,
+        labels.ATTEMPT: str(lease.attempt),
+        labels.TOKEN: str(lease.token),
+    }
+
+
+def _host_config(lease: Lease, image: LocalImage, place: Place, *, strict: bool) -> dict[str, Any]:
+    limits = lease.limits
+    config: dict[str, Any] = {
+        "NetworkMode": "bridge" if lease.sandbox.network else f"container:{place.holder}",
+        "Mounts": _mounts(lease, place),
+        "Tmpfs": _tmpfs(lease, image, strict=strict),
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "ReadonlyRootfs": strict,
+        "Init": True,
+        "IpcMode": "private",
+        "ShmSize": limits.shm_bytes,
+        "PidsLimit": limits.pids,
+        "Memory": limits.memory_bytes,
+        # Memory and swap together: the same number means no swap.
+        "MemorySwap": limits.memory_bytes,
+        "NanoCpus": round(min(limits.cpus, place.cores) * 1e9),
+        "Ulimits": _ulimits(lease, place.open_files),
+        "OomScoreAdj": _OOM_SCORE,
+        "LogConfig": {
+            "Type": "json-file",
+            "Config": {"max-size": str(_log_file_bytes(limits.log_bytes)), "max-file": str(_LOG_FILES)},
+        },
+    }
+    if place.runtime:
+        config["Runtime"] = place.runtime
+    if lease.use_gpu and place.gpu:
+        config["DeviceRequests"] = [
+            {"Driver": "", "DeviceIDs": [place.gpu], "Capabilities": [["gpu", "compute", "utility"]]}
+        ]
+    return config
+
+
+def _mounts(lease: Lease, place: Place) -> list[dict[str, Any]]:
+    wanted = [
+        (place.input_volume, lease.mounts.input, True),
+        (place.output_volume, lease.mounts.output, False),
+        (place.progress_volume, PROGRESS_DIRECTORY, False),
+        (place.model_volume, lease.mounts.model, True),
+    ]
+    return [
+        {
+            "Type": "volume",
+            "Source": volume,
+            "Target": target,
+            "ReadOnly": read_only,
+            # Otherwise the engine would fill an empty volume with what the image has at that path.
+            "VolumeOptions": {"NoCopy": True},
+        }
+        for volume, target, read_only in wanted
+        if volume is not None
+    ]
+
+
+def _tmpfs(lease: Lease, image: LocalImage, *, strict: bool) -> dict[str, str]:
+    execution = "exec" if lease.sandbox.tmp_exec else "noexec"
+    options = f"rw,nosuid,nodev,{execution},size={lease.limits.tmp_bytes},mode=1777"
+    paths = [TEMPORARY_DIRECTORY]
+    if strict:
+        # A path that the image declares as a volume would become a writable directory of any size on the
+        # node.
+        paths += sorted(image.volumes)
+    own = {lease.mounts.input, lease.mounts.output, lease.mounts.model, PROGRESS_DIRECTORY}
+    return {path: options for path in paths if path not in own}
+
+
+def _ulimits(lease: Lease, open_files: int) -> list[dict[str, Any]]:
+    # One file can never be larger than all that is allowed; a little more, so that whoever measures the
+    # output sees that the limit was passed, not merely reached.
+    file_bytes = max(lease.limits.output_bytes, lease.limits.tmp_bytes) + _MIB
+    values = {"nofile": open_files, "core": 0, "fsize": file_bytes}
+    return [{"Name": name, "Soft": value, "Hard": value} for name, value in values.items()]
+
+
+def _log_file_bytes(log_bytes: int) -> int:
+    """Large enough that a worker that adopts the container can still replay the log, yet bounded.
+
+    JSON makes a line of log about twice as long, or more when lines are short.
+    """
+    return min(max(2 * log_bytes, _MIB), 64 * _MIB)

@@ -1,0 +1,138 @@
+"""The consumer's settings: read from the environment once, checked, and never changed afterwards.
+
+``__main__`` enters; nobody else reads the environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from consumer.errors import SettingsError
+
+_Number = TypeVar("_Number", int, float)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_GPU = re.compile(r"(?:GPU|MIG)-[A-Za-z0-9/-]{4,80}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that an operator may choose. Seconds and bytes."""
+
+    private_api_url: str
+    worker_key_file: Path
+    directory: Path
+    installation: str
+    node: str
+    # None: as many as suit the machine.
+    cpu_slots: int | None
+    # None: ask the machine; empty: none.
+    gpus: tuple[str, ...] | None
+    docker_host: str | None
+    # gVisor's runsc, say; None leaves the engine's own choice.
+    container_runtime: str | None
+    # A slot that is told to stop lets its task end within this time, then hands it back.
+    drain_seconds: float
+    # How long the server holds a claim. A slot that is told to stop lets a held claim run out, so that no
+    # task is handed to a process that has just gone: this bounds how long an idle slot takes to stop.
+    claim_wait_seconds: float
+    # Limits of the phases in which the model itself does not run; its own run has the model's limit.
+    pull_seconds: float
+    fetch_seconds: float
+    upload_seconds: float
+    # Below this much free space on our file system, running models are stopped and tried again later.
+    minimum_free_bytes: int
+    # What a model of the compatible profile may write outside /output.
+    writable_layer_bytes: int
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read and check; raises ``SettingsError`` that names the variable at fault."""
+        directory = Path(_text(environment, "CONSUMER_DIRECTORY", ".state/consumer")).resolve()
+        # Two installations on one engine must never take each other's containers for their own leftovers.
+        own_id = hashlib.sha256(os.fsencode(directory)).hexdigest()[:10]
+        return cls(
+            private_api_url=_url(environment),
+            worker_key_file=Path(_text(environment, "WORKER_KEY_FILE", ".state/worker.key")).resolve(),
+            directory=directory,
+            installation=_name(environment, "INSTALLATION", own_id),
+            node=_name(environment, "NODE_NAME", socket.gethostname()),
+            cpu_slots=_slots(environment),
+            gpus=_gpus(environment),
+            docker_host=environment.get("DOCKER_HOST") or None,
+            container_runtime=environment.get("CONTAINER_RUNTIME") or None,
+            drain_seconds=_number(environment, "DRAIN_SECONDS", 20.0, float),
+            claim_wait_seconds=_number(environment, "CLAIM_WAIT_SECONDS", 4.0, float, most=60),
+            pull_seconds=_number(environment, "PULL_SECONDS", 1800.0, float),
+            fetch_seconds=_number(environment, "FETCH_SECONDS", 1800.0, float),
+            upload_seconds=_number(environment, "UPLOAD_SECONDS", 3600.0, float),
+            minimum_free_bytes=_number(environment, "MINIMUM_FREE_BYTES", 512 * 1024**2, int),
+            writable_layer_bytes=_number(environment, "WRITABLE_LAYER_BYTES", 10 * 1024**3, int),
+        )
+
+
+def _text(environment: Mapping[str, str], name: str, default: str) -> str:
+    return environment.get(name, "").strip() or default
+
+
+def _url(environment: Mapping[str, str]) -> str:
+    url = _text(environment, "PRIVATE_API_URL", "http://127.0.0.1:8081").rstrip("/")
+    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", url):
+        raise SettingsError(f"PRIVATE_API_URL must be an http or https address, not {url!r}.")
+    return url
+
+
+def _name(environment: Mapping[str, str], variable: str, default: str) -> str:
+    name = _text(environment, variable, default)
+    if not _NAME.fullmatch(name):
+        raise SettingsError(
+            f"{variable} must be 1 to 63 letters, digits, dots, dashes and underscores, not {name!r}."
+        )
+    return name
+
+
+def _slots(environment: Mapping[str, str]) -> int | None:
+    if not environment.get("CPU_SLOTS", "").strip():
+        return None
+    return _number(environment, "CPU_SLOTS", 0, int, most=1024)
+
+
+def _gpus(environment: Mapping[str, str]) -> tuple[str, ...] | None:
+    text = _text(environment, "GPUS", "auto")
+    if text == "auto":
+        return None
+    if text == "none":
+        return ()
+    uuids = tuple(uuid.strip() for uuid in text.split(",") if uuid.strip())
+    for uuid in uuids:
+        if not _GPU.fullmatch(uuid):
+            raise SettingsError(f"GPUS must be auto, none, or GPU UUIDs with commas between, not {uuid!r}.")
+    if len(set(uuids)) != len(uuids):
+        raise SettingsError("GPUS names the same GPU twice.")
+    return uuids
+
+
+def _number(
+    environment: Mapping[str, str],
+    variable: str,
+    default: _Number,
+    kind: type[_Number],
+    *,
+    most: float = 2**50,
+) -> _Number:
+    text = _text(environment, variable, str(default))
+    try:
+        value = kind(text)
+    except ValueError:
+        raise SettingsError(f"{variable} must be a number, not {text!r}.") from None
+    # Written so that NaN fails it too.
+    if not 0 <= value <= most:
+        raise SettingsError(f"{variable} must lie between 0 and {most:g}, not {text}.")
+    return value

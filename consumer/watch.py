@@ -1,0 +1,105 @@
+"""Watching a running model: each second its output, its writable layer, the node's disk, its time and its
+progress.
+
+An attempt starts one watch per run. It only looks and reports; the attempt's loop decides and kills.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+
+from consumer.events import Emit, Stopped
+from consumer.progress import read_progress
+from consumer.usage import excess, free_bytes, measure
+from consumer.verdict import Stop
+from contracts.messages import Limits, Progress
+
+INTERVAL_SECONDS = 1.0
+# Counting 100,000 files takes a fraction of a second; it must not take more than a tenth of a core.
+_REST_FACTOR = 10
+# More than any layer's own files; the bytes are what counts there.
+_LAYER_FILES = 10_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What to look at. ``deadline`` is a ``time.monotonic()``; ``layer`` is null where it cannot be seen."""
+
+    output: Path
+    progress_directory: Path
+    progress_file: str
+    layer: Path | None
+    layer_bytes: int
+    limits: Limits
+    minimum_free_bytes: int
+    deadline: float
+
+
+class Watch:
+    """A thread that samples until it is closed or has reported that a limit is passed."""
+
+    def __init__(self, watched: Watched, emit: Emit, report: Callable[[Progress], None]) -> None:
+        self._watched = watched
+        self._emit = emit
+        self._report = report
+        self._closed = Event()
+        self._thread = Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first sample is taken after a second, which most small tasks never see."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End without waiting."""
+        self._closed.set()
+
+    def _run(self) -> None:
+        rest = INTERVAL_SECONDS
+        while not self._closed.wait(max(0.0, min(rest, self._watched.deadline - time.monotonic()))):
+            began = time.monotonic()
+            stopped = inspect(self._watched)
+            if stopped is not None:
+                self._emit(stopped)
+                return
+            progress = read_progress(self._watched.progress_directory / self._watched.progress_file)
+            if progress is not None:
+                self._report(progress)
+            rest = max(INTERVAL_SECONDS, _REST_FACTOR * (time.monotonic() - began))
+
+
+def inspect(watched: Watched) -> Stopped | None:
+    """Take one sample; the limit that is passed, None when all is well."""
+    if time.monotonic() >= watched.deadline:
+        return Stopped(stop=Stop.TIMED_OUT)
+    too_much = output_excess(watched.output, watched.limits) or _side_excess(watched)
+    if too_much is not None:
+        return Stopped(stop=Stop.OUTPUT_TOO_LARGE, detail=too_much)
+    free = free_bytes(watched.output)
+    if free < watched.minimum_free_bytes:
+        return Stopped(
+            stop=Stop.NODE_FULL,
+            detail=f"The node has only {free:,} bytes of disk left, and the model was stopped; free some.",
+        )
+    return None
+
+
+def output_excess(output: Path, limits: Limits) -> str | None:
+    """A sentence when the output passes the model's limits."""
+    usage = measure(output, limits.output_bytes, limits.output_files)
+    return excess(usage, limits.output_bytes, limits.output_files, "The output")
+
+
+def _side_excess(watched: Watched) -> str | None:
+    limits = watched.limits
+    progress = measure(watched.progress_directory, limits.output_bytes, limits.output_files)
+    sentence = excess(
+        progress, limits.output_bytes, limits.output_files, "The directory of the progress file"
+    )
+    if sentence is None and watched.layer is not None:
+        layer = measure(watched.layer, watched.layer_bytes, _LAYER_FILES)
+        sentence = excess(layer, watched.layer_bytes, _LAYER_FILES, "What the model wrote outside its output")
+    return sentence

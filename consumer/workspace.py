@@ -1,0 +1,127 @@
+"""The directories and volumes of one attempt: input, output and progress, each a volume bound to a
+directory of ours.
+
+A slot makes one while it is idle and hands it to the next attempt. We fill and read the directories from
+our side; the engine shows them to the container. Removal goes by the names alone, so leftovers of an
+earlier life go the same way.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from consumer import labels
+from consumer.engine import Engine
+from consumer.errors import EngineError
+from consumer.labels import Owner
+
+_ID = re.compile(r"[0-9a-f]{16}")
+_PARTS = ("input", "output", "progress")
+# Models write these as any user; nobody on the node gets there, because the directory above is 0700.
+_OPEN_TO_MODELS = 0o777
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """One attempt's place on the disk and the names of what shows it to the container."""
+
+    workspace_id: str
+    root: Path
+
+    @property
+    def input(self) -> Path:
+        """What the model finds in /input."""
+        return self.root / "input"
+
+    @property
+    def output(self) -> Path:
+        """What the model writes to /output."""
+        return self.root / "output"
+
+    @property
+    def progress(self) -> Path:
+        """The directory of the progress file."""
+        return self.root / "progress"
+
+    @property
+    def download(self) -> Path:
+        """The input's zip while it is on its way; no container sees it."""
+        return self.root / "input.zip"
+
+    @property
+    def container_name(self) -> str:
+        """The attempt's container."""
+        return f"inferenceserver-{self.workspace_id}"
+
+    def volume(self, part: str) -> str:
+        """The volume that shows ``input``, ``output`` or ``progress``."""
+        return f"inferenceserver-{self.workspace_id}-{part}"
+
+
+class Workspaces:
+    """All workspaces of one slot, below its ``work`` directory."""
+
+    def __init__(self, engine: Engine, directory: Path, owner: Owner) -> None:
+        self._engine = engine
+        self._directory = directory
+        self._owner = owner
+
+    def create(self, workspace: Workspace) -> None:
+        """Make its empty directories and its volumes, ready to be mounted."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        workspace.root.mkdir(mode=0o700)
+        for part in _PARTS:
+            path = workspace.root / part
+            path.mkdir()
+            path.chmod(0o755 if part == "input" else _OPEN_TO_MODELS)
+            self._engine.create_volume(workspace.volume(part), str(path), self._labels(workspace))
+
+    def named(self, workspace_id: str) -> Workspace:
+        """The one with this id, whether or not it exists."""
+        return Workspace(workspace_id=workspace_id, root=self._directory / workspace_id)
+
+    def remove(self, workspace: Workspace) -> None:
+        """Remove its container, volumes and directories, whatever of them exists; raises ``EngineError``."""
+        self._engine.remove_container(workspace.container_name)
+        for part in _PARTS:
+            self._engine.remove_volume(workspace.volume(part))
+        remove_tree(workspace.root)
+
+    def found(self) -> set[str]:
+        """The ids of all that exist: as directories, containers or volumes."""
+        wanted = self._owner.labels()
+        listed = self._engine.list_containers(wanted) + self._engine.list_volumes(wanted)
+        ids = {item.labels[labels.WORKSPACE] for item in listed if labels.WORKSPACE in item.labels}
+        if self._directory.is_dir():
+            ids |= {path.name for path in self._directory.iterdir()}
+        return {workspace_id for workspace_id in ids if _ID.fullmatch(workspace_id)}
+
+    def _labels(self, workspace: Workspace) -> dict[str, str]:
+        return self._owner.labels() | {
+            labels.ROLE: labels.ROLE_MODEL,
+            labels.WORKSPACE: workspace.workspace_id,
+        }
+
+
+def remove_tree(root: Path) -> None:
+    """Remove a directory that an untrusted program may have filled, without following a link.
+
+    Trees too deep for Python's own removal (it recurses and its paths have a longest length) and
+    directories that their owner may not enter are left to ``chmod`` and ``rm``, which have neither limit.
+    """
+    try:
+        shutil.rmtree(root)
+    except FileNotFoundError:
+        return
+    except (RecursionError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EBUSY:
+            raise EngineError(f"{root} is still mounted") from error
+        path = os.fspath(root)
+        subprocess.run(["chmod", "-R", "u+rwX", "--", path], check=False, capture_output=True)
+        subprocess.run(["rm", "-rf", "--one-file-system", "--", path], check=False, capture_output=True)

@@ -1,0 +1,144 @@
+"""What ``consumer.engine.Engine`` promises, held against the real engine and the fake that unit tests use."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.docker_engine import DockerEngine
+from consumer.engine import Engine, LocalImage
+from consumer.errors import NotFoundError, RefusedError
+from tests.integration.consumer.model_images import Images
+from tests.integration.consumer.worker_protocol import wait_until
+from tests.unit.consumer.fake_engine import FakeContainer, FakeEngine
+
+LABEL = "org.inferenceserver.contract-test"
+
+
+@dataclass
+class Subject:
+    """An engine with an image whose program says two lines and exits with 3 once it may."""
+
+    engine: Engine
+    image: str
+    labels: dict[str, str]
+
+    def create(self, name: str | None = None, **config: Any) -> str:
+        body = {"Image": self.image, "Labels": self.labels, "HostConfig": {"NetworkMode": "none"} | config}
+        return self.engine.create_container(body, name)
+
+
+def program(container: FakeContainer) -> int:
+    container.log += b"one\ntwo\n"
+    return 3
+
+
+@pytest.fixture(params=["real", "fake"])
+def subject(request: pytest.FixtureRequest, engine: DockerEngine, images: Images) -> Iterator[Subject]:
+    image = images.script("echo one; echo two; exit 3")
+    labels = {LABEL: secrets.token_hex(8)}
+    chosen: Engine = engine
+    if request.param == "fake":
+        chosen = FakeEngine(images={image: LocalImage(image_id="sha256:1")}, program=program)
+    yield Subject(engine=chosen, image=image, labels=labels)
+    for container in chosen.list_containers(labels):
+        chosen.remove_container(container.name)
+    for volume in chosen.list_volumes(labels):
+        chosen.remove_volume(volume.name)
+
+
+def test_an_exit_is_seen_from_before_the_start_and_from_after_it(subject: Subject) -> None:
+    container = subject.create()
+    early = subject.engine.watch_exit(container, before_start=True)
+    subject.engine.start_container(container)
+    assert early.result() == 3
+    assert subject.engine.watch_exit(container).result() == 3
+
+
+def test_a_container_is_created_then_exited_then_gone(subject: Subject) -> None:
+    engine = subject.engine
+    name = f"contract-{secrets.token_hex(8)}"
+    container = subject.create(name)
+    found = engine.find_container(name)
+    assert found is not None
+    assert (found.container_id, found.state, found.started, found.running) == (
+        container,
+        "created",
+        False,
+        False,
+    )
+    watch = engine.watch_exit(container, before_start=True)
+    engine.start_container(container)
+    watch.result()
+    found = engine.find_container(container)
+    assert found is not None
+    assert (found.state, found.exit_code, found.started, found.running) == ("exited", 3, True, False)
+    assert subject.labels.items() <= dict(found.labels).items()
+    engine.remove_container(container)
+    assert engine.find_container(container) is None
+
+
+def test_the_log_is_followed_to_its_end_and_replayed(subject: Subject) -> None:
+    container = subject.create()
+    subject.engine.start_container(container)
+    for _ in range(2):
+        assert b"".join(subject.engine.follow_logs(container)) == b"one\ntwo\n"
+    assert subject.engine.tail_logs(container, 1) == b"two\n"
+
+
+def test_what_has_gone_may_be_signaled_and_removed_again(subject: Subject) -> None:
+    container = subject.create()
+    subject.engine.signal_container(container, "SIGKILL")
+    for _ in range(2):
+        subject.engine.remove_container(container)
+        subject.engine.remove_volume("contract-no-such-volume")
+        subject.engine.signal_container(container, "SIGKILL")
+
+
+def test_what_is_missing_is_told_as_such(subject: Subject) -> None:
+    engine = subject.engine
+    assert engine.find_image("contract/no-such-image:1") is None
+    with pytest.raises(NotFoundError):
+        engine.create_container({"Image": "contract/no-such-image:1"})
+    with pytest.raises(NotFoundError):
+        engine.watch_exit("no-such-container")
+    with pytest.raises(NotFoundError):
+        engine.follow_logs("no-such-container").close()
+
+
+def test_a_name_is_given_once(subject: Subject) -> None:
+    name = f"contract-{secrets.token_hex(8)}"
+    subject.create(name)
+    with pytest.raises(RefusedError) as caught:
+        subject.create(name)
+    assert caught.value.status == 409
+
+
+def test_a_file_of_ours_is_seen_through_a_volume_without_a_start(subject: Subject, tmp_path: Path) -> None:
+    # Given a directory of ours, shown by a volume in a container that is never started
+    (tmp_path / "nonce").write_bytes(b"nonce")
+    volume = f"contract-{secrets.token_hex(8)}"
+    subject.engine.create_volume(volume, str(tmp_path), subject.labels)
+    mount = {"Type": "volume", "Source": volume, "Target": "/probe", "ReadOnly": True}
+    container = subject.create(Mounts=[mount])
+    # Then its file can be read through the engine, and another cannot
+    assert subject.engine.read_file(container, "/probe/nonce") == b"nonce"
+    with pytest.raises(NotFoundError):
+        subject.engine.read_file(container, "/probe/other")
+
+
+def test_listings_are_by_all_labels(subject: Subject, tmp_path: Path) -> None:
+    container = subject.create()
+    volume = f"contract-{secrets.token_hex(8)}"
+    subject.engine.create_volume(volume, str(tmp_path), subject.labels)
+    assert [item.name for item in subject.engine.list_containers(subject.labels)] == [container]
+    assert [item.name for item in subject.engine.list_volumes(subject.labels)] == [volume]
+    wanted = subject.labels | {LABEL + ".other": "x"}
+    assert subject.engine.list_containers(wanted) == []
+    assert subject.engine.list_volumes(wanted) == []
+    wait_until(lambda: subject.engine.find_container(container) is not None)

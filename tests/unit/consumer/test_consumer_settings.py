@@ -1,0 +1,45 @@
+"""Settings from the environment, and the line that stops a wrong one."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.errors import SettingsError
+from consumer.settings import Settings
+
+
+def test_an_empty_environment_suits_one_machine() -> None:
+    settings = Settings.from_environment({})
+    assert settings.private_api_url == "http://127.0.0.1:8081"
+    assert settings.gpus is None
+    assert settings.cpu_slots is None
+
+
+def test_installations_in_different_directories_differ() -> None:
+    one, other = (Settings.from_environment({"CONSUMER_DIRECTORY": path}) for path in ("/a", "/b"))
+    assert one.installation != other.installation
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PRIVATE_API_URL", "ftp://x"),
+        ("PRIVATE_API_URL", "127.0.0.1:8081"),
+        ("CPU_SLOTS", "many"),
+        ("CPU_SLOTS", "-1"),
+        ("GPUS", "0,1"),
+        ("GPUS", "GPU-12345678,GPU-12345678"),
+        ("NODE_NAME", "a b"),
+        ("INSTALLATION", "../x"),
+        ("DRAIN_SECONDS", "nan"),
+        ("CLAIM_WAIT_SECONDS", "61"),
+    ],
+)
+def test_a_wrong_setting_is_named(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=variable):
+        Settings.from_environment({variable: value})
+
+
+def test_gpus_are_none_or_listed() -> None:
+    assert Settings.from_environment({"GPUS": "none"}).gpus == ()
+    assert Settings.from_environment({"GPUS": "GPU-1234, MIG-5678"}).gpus == ("GPU-1234", "MIG-5678")

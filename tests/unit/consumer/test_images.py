@@ -1,0 +1,96 @@
+"""Which image runs, and what a failed pull means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import Event
+
+import pytest
+
+from consumer.engine import LocalImage
+from consumer.errors import PreventedError
+from consumer.images import pull_failure, resolve_image, resolved, tagged
+from contracts.messages import ImageSpec, PullPolicy
+from contracts.reasons import ReasonCode
+from tests.unit.consumer.fake_engine import FakeEngine
+
+SPEC = ImageSpec(tag="repo/model:1", image_id=None, digest=None, pull_policy=PullPolicy.IF_MISSING)
+ONE, OTHER = LocalImage(image_id="sha256:1"), LocalImage(image_id="sha256:2")
+
+
+def resolve(engine: FakeEngine, spec: ImageSpec) -> LocalImage:
+    return resolve_image(engine, spec, Event(), pulling=Event())
+
+
+def test_a_local_tag_wins() -> None:
+    engine = FakeEngine(images={"repo/model:1": ONE})
+    assert resolve(engine, SPEC) == ONE
+    assert engine.pulled == []
+
+
+def test_the_pinned_id_wins_over_the_tag() -> None:
+    engine = FakeEngine(images={"repo/model:1": OTHER, "sha256:1": ONE})
+    assert resolve(engine, replace(SPEC, image_id="sha256:1")) == ONE
+
+
+def test_what_is_missing_is_pulled_by_the_pinned_digest() -> None:
+    digest = "repo/model@sha256:d"
+    engine = FakeEngine(registry={digest: ONE})
+    assert resolve(engine, replace(SPEC, image_id="sha256:1", digest=digest)) == ONE
+    assert engine.pulled == [digest]
+
+
+def test_always_pulls_the_tag_although_the_image_is_here() -> None:
+    engine = FakeEngine(images={"repo/model:1": ONE}, registry={"repo/model:1": OTHER})
+    assert resolve(engine, replace(SPEC, pull_policy=PullPolicy.ALWAYS)) == OTHER
+
+
+def test_a_local_build_that_was_replaced_is_told() -> None:
+    engine = FakeEngine(images={"repo/model:1": OTHER})
+    with pytest.raises(PreventedError) as caught:
+        resolve(engine, replace(SPEC, image_id="sha256:1"))
+    assert caught.value.code is ReasonCode.IMAGE_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (
+            "pull access denied for x, repository does not exist or may require 'docker login'",
+            "image_unavailable",
+        ),
+        ("manifest for x:1 not found: manifest unknown: manifest unknown", "image_unavailable"),
+        ("invalid reference format", "image_unavailable"),
+        ("unauthorized: authentication required", "image_unavailable"),
+        (
+            'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host',
+            "pull_failed",
+        ),
+        (
+            "Get https://r/v2/: net/http: request canceled (Client.Timeout exceeded while awaiting headers)",
+            "pull_failed",
+        ),
+        ("dial tcp 127.0.0.1:1: connect: connection refused", "pull_failed"),
+        ("toomanyrequests: You have reached your pull rate limit", "pull_failed"),
+        ("x509: certificate signed by unknown authority", "pull_failed"),
+        ("something else entirely", "pull_failed"),
+    ],
+)
+def test_a_refused_pull_is_the_models_fault_or_ours(words: str, code: str) -> None:
+    failure = pull_failure("repo/model:1", words)
+    assert failure.code == code
+    assert "repo/model:1" in failure.sentence
+
+
+def test_the_digest_is_that_of_the_tags_own_repository() -> None:
+    image = LocalImage(image_id="sha256:1", digests=("mirror/x@sha256:a", "localhost:5000/x@sha256:b"))
+    assert resolved(image, "localhost:5000/x:1").digest == "localhost:5000/x@sha256:b"
+    assert resolved(ONE, "x").digest is None
+
+
+@pytest.mark.parametrize(
+    ("reference", "full"),
+    [("x", "x:latest"), ("x:1", "x:1"), ("host:5000/x", "host:5000/x:latest"), ("x@sha256:a", "x@sha256:a")],
+)
+def test_a_missing_tag_means_latest(reference: str, full: str) -> None:
+    assert tagged(reference) == full

@@ -1,0 +1,109 @@
+"""Following a log: batches, offsets, the limit, and going on after an interruption."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+
+from consumer.errors import ServerAwayError
+from consumer.logs import LogFollower
+
+
+class Stream:
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = pieces
+        self.closed = threading.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            if self.closed.is_set():
+                return
+            yield piece
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Store:
+    """The server's half: appends, trims overlaps."""
+
+    def __init__(self, before: bytes = b"", trouble: int = 0) -> None:
+        self.log = bytearray(before)
+        self.calls: list[tuple[int, int]] = []
+        self.trouble = trouble
+
+    def append(self, offset: int, piece: bytes) -> int:
+        if self.trouble:
+            self.trouble -= 1
+            raise ServerAwayError("away")
+        assert offset <= len(self.log), "no gap"
+        self.calls.append((offset, len(piece)))
+        self.log += piece[len(self.log) - offset :]
+        return len(self.log)
+
+
+def follow(
+    pieces: Iterable[bytes], store: Store, *, limit: int = 10**6, stored: int = 0, skip: int = 0
+) -> Stream:
+    stream = Stream(pieces)
+    follower = LogFollower(
+        lambda: stream, store.append, limit_bytes=limit, stored_bytes=stored, skip_bytes=skip
+    )
+    follower.start()
+    follower.end_reading()
+    assert follower.sent(10)
+    return stream
+
+
+def test_many_small_pieces_become_few_requests() -> None:
+    store = Store()
+    follow([b"x"] * 10_000, store)
+    assert len(store.log) == 10_000
+    assert len(store.calls) < 10
+
+
+def test_an_adopted_log_goes_on_in_the_middle_of_a_piece() -> None:
+    store = Store(before=b"abcd")
+    follow([b"abc", b"def", b"ghi"], store, stored=4, skip=4)
+    assert bytes(store.log) == b"abcdefghi"
+
+
+def test_a_new_containers_log_follows_the_old_ones() -> None:
+    store = Store(before=b"old ")
+    follow([b"new"], store, stored=4)
+    assert bytes(store.log) == b"old new"
+
+
+def test_a_flood_is_cut_at_the_limit_and_its_stream_closed() -> None:
+    endless = iter(lambda: b"x" * 1000, b"")
+    store = Store()
+    stream = follow(endless, store, limit=5500)
+    assert len(store.log) == 5500
+    assert stream.closed.is_set()
+
+
+def test_trouble_with_the_server_loses_and_doubles_nothing() -> None:
+    store = Store(trouble=3)
+    follow([b"abc", b"def"], store)
+    assert bytes(store.log) == b"abcdef"
+
+
+def test_a_stream_that_ends_silently_is_opened_again_where_it_was() -> None:
+    # Given an engine that breaks off in the middle and replays everything when asked again
+    streams = iter([Stream([b"abc"]), Stream([b"abc", b"def"])])
+    opened = threading.Semaphore(0)
+
+    def open_stream() -> Stream:
+        opened.release()
+        return next(streams)
+
+    store = Store()
+    follower = LogFollower(open_stream, store.append, limit_bytes=100)
+    follower.start()
+    # When it has been opened twice and the container has ended
+    assert opened.acquire(timeout=5)
+    assert opened.acquire(timeout=5)
+    follower.end_reading()
+    # Then nothing is missing and nothing is there twice
+    assert follower.sent(10)
+    assert bytes(store.log) == b"abcdef"

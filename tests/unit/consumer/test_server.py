@@ -1,0 +1,106 @@
+"""What the worker's HTTP client makes of a server's answers, over a socket that misbehaves on demand."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from consumer.errors import CallRefusedError, ServerAwayError, StaleLeaseError
+from consumer.server import Server
+from contracts.messages import ClaimRequest, Heartbeat, SlotKind
+from contracts.states import Phase
+from tests.unit.consumer.consumer_leases import lease
+
+CLAIM = ClaimRequest(node="n", slot="s", kinds=[SlotKind.CPU], wait_seconds=0)
+BEAT = Heartbeat(phase=Phase.RUNNING, wait_seconds=0)
+
+
+class Canned:
+    """Accepts connections, reads a request, answers with the same bytes each time, and closes."""
+
+    def __init__(self) -> None:
+        self.answer = b""
+        self.requests: list[bytes] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                self.requests.append(connection.recv(65536))
+                connection.sendall(self.answer)
+
+
+@pytest.fixture
+def canned() -> Iterator[Canned]:
+    canned = Canned()
+    yield canned
+    canned.close()
+
+
+def answer(status: int, body: object) -> bytes:
+    encoded = json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(encoded)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + encoded
+
+
+@pytest.mark.parametrize(
+    ("raw", "error"),
+    [
+        (answer(409, {"code": "stale_lease", "detail": "over"}), StaleLeaseError),
+        (answer(503, {"code": "unavailable", "retryable": True}), ServerAwayError),
+        (answer(507, {"code": "storage_full", "retryable": True}), ServerAwayError),
+        (answer(500, "no problem document"), ServerAwayError),
+        (answer(429, {"code": "rate_limited", "retryable": True}), ServerAwayError),
+        (answer(401, {"code": "unauthenticated", "detail": "key"}), CallRefusedError),
+        (answer(404, "html"), CallRefusedError),
+        (answer(200, {"cancel_requested": "maybe"}), ServerAwayError),
+        (b"HTTP/1.1 200 X\r\nContent-Length: 100\r\n\r\n{", ServerAwayError),
+        (b"nonsense\r\n\r\n", ServerAwayError),
+        (b"", ServerAwayError),
+    ],
+)
+def test_every_answer_becomes_a_typed_error(canned: Canned, raw: bytes, error: type[Exception]) -> None:
+    canned.answer = raw
+    with pytest.raises(error):
+        Server(canned.url, "key").heartbeat(lease(), BEAT)
+
+
+def test_a_server_that_is_not_there_is_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(ServerAwayError):
+        Server(f"http://127.0.0.1:{port}", "key").claim(CLAIM)
+
+
+def test_nothing_to_do_is_none(canned: Canned) -> None:
+    canned.answer = b"HTTP/1.1 204 No Content\r\n\r\n"
+    assert Server(canned.url, "key").claim(CLAIM) is None
+
+
+def test_the_key_and_the_token_are_sent(canned: Canned) -> None:
+    canned.answer = answer(200, {"cancel_requested": False, "log_bytes": 3})
+    assert Server(canned.url, "key").heartbeat(lease(), BEAT).log_bytes == 3
+    assert b"Authorization: Bearer key\r\n" in canned.requests[0]
+    assert b"Lease-Token: 7\r\n" in canned.requests[0]
+
+
+def test_a_download_that_ends_early_is_noticed(canned: Canned) -> None:
+    canned.answer = b"HTTP/1.1 200 X\r\nContent-Length: 100\r\n\r\nabc"
+    with pytest.raises(ServerAwayError):
+        b"".join(Server(canned.url, "key").open_input(lease()))
