@@ -1,4 +1,4 @@
-"""What the services stand on: Flask and gunicorn with the same errors, limits and request ids; one form of log.
+"""What the services stand on: Flask and gunicorn with the same errors, limits and ids; one form of log.
 
 The private and the public API enter this room at start; it knows nothing of models or tasks.
 
