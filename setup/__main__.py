@@ -1,0 +1,114 @@
+"""The door of this room: `python -m setup COMMAND`, as the Makefile calls it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from setup import (
+    base_image,
+    busybox,
+    demo,
+    dockerd,
+    engine,
+    example_images,
+    machine,
+    module_length,
+    ports,
+    server,
+)
+from setup.console import SetupError, detail, fail, say, step
+from setup.places import Places
+
+DEFAULT_PORT = "8080"
+
+
+def run_demo(places: Places) -> None:
+    """The demo, on the port that PORT names."""
+    demo.run(places, ports.read_port(os.environ.get("PORT") or DEFAULT_PORT))
+
+
+def make_images(places: Places) -> None:
+    """An engine, the base image, the template and the example."""
+    places.make()
+    example, _ = demo.prepare(places)
+    for tag in (base_image.TAG, example_images.TEMPLATE_TAG, example.container_tag):
+        detail(f"image {tag}")
+    detail(f"weights {example.model_zip}")
+
+
+def prepare_tests(places: Places) -> None:
+    """What the tests need of this machine: an engine, the base image, a static busybox."""
+    places.make()
+    this_machine = machine.look()
+    host = engine.ensure(places, this_machine, os.environ)
+    busybox.ensure(this_machine)
+    client = engine.connect(host)
+    try:
+        base_image.ensure(client, places, this_machine, os.environ)
+    finally:
+        client.close()
+
+
+def stop_server(places: Places) -> None:
+    """Stop the server and remove what it has on the engine; data and engine stay."""
+    if not places.state.exists():
+        say("There is no server here; nothing to stop.")
+        return
+    host = server.docker_host(places)
+    if server.is_running(places):
+        with step("Stopping the server (a running task may end first)"):
+            server.stop_processes(places)
+    elif not server.stop_processes(places):
+        detail("the server was not running")
+    if host is None or engine.ask(host).api_version is None:
+        return
+    removed = server.remove_leftovers(host, places.installation())
+    detail(f"{removed} containers and volumes removed from the engine; the data stays in {places.state}")
+
+
+def stop_engine(places: Places) -> None:
+    """Stop the engine if it was started from here; the server first, which cannot work without one."""
+    if dockerd.recall(places) is not None:
+        stop_server(places)
+    dockerd.stop(places)
+
+
+def check_lengths(places: Places) -> None:
+    """Refuse modules that are too long."""
+    found = module_length.too_long(module_length.measure(places.checkout))
+    if found:
+        raise SetupError("\n".join(found))
+
+
+COMMANDS: dict[str, Callable[[Places], None]] = {
+    "demo": run_demo,
+    "down": stop_server,
+    "engine-down": stop_engine,
+    "images": make_images,
+    "prepare-tests": prepare_tests,
+    "check-lengths": check_lengths,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; an error that the reader can mend is one line, and exit code 1."""
+    if len(arguments) != 1 or arguments[0] not in COMMANDS:
+        fail(f"usage: python -m setup {'|'.join(COMMANDS)}")
+        return 2
+    os.chdir(Path(__file__).resolve().parent.parent)
+    try:
+        COMMANDS[arguments[0]](Places.from_environment(os.environ))
+    except SetupError as error:
+        fail(str(error))
+        return 1
+    except KeyboardInterrupt:
+        fail(f"interrupted; `make {arguments[0]}` goes on where this stopped.")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

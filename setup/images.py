@@ -1,0 +1,159 @@
+"""Build images through the engine's own API: the classic builder, so no client and no BuildKit is needed.
+
+An image carries a label with the fingerprint of all that went into it; one that carries the right label is
+not built again. Its tag moves only when a build has ended well, so a build that is cut off leaves nothing
+that could be taken for the finished image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import docker
+from docker.errors import APIError, ImageNotFound
+from docker.utils.build import exclude_paths
+
+from setup.console import SetupError, detail, step
+
+FINGERPRINT_LABEL = "inferenceserver.fingerprint"
+# Settings of the building machine that a build needs too, where they are set.
+FORWARDED = (
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT", "PIP_RETRIES",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an image is built from. ``parent`` is the image that its Dockerfile names first."""
+
+    tag: str
+    title: str
+    context: Mapping[str, bytes]
+    parent: str
+    dockerfile: str = "Dockerfile"
+    target: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_context(folder: Path) -> dict[str, bytes]:
+    """The files of a folder by their path in it, without what its .dockerignore leaves out."""
+    ignored = folder / ".dockerignore"
+    patterns = ignored.read_text().split() if ignored.exists() else []
+    paths = exclude_paths(str(folder), [*patterns, "**/__pycache__"])
+    files = {name: folder / name for name in paths if (folder / name).is_file()}
+    return {name: path.read_bytes() for name, path in sorted(files.items())}
+
+
+def forwarded_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Proxy and package index settings as build arguments; an index that is a local path stays behind."""
+    chosen = {name: environment[name] for name in FORWARDED if environment.get(name)}
+    return {
+        name: value
+        for name, value in chosen.items()
+        if not (name.endswith("INDEX_URL") and urlsplit(value).scheme not in {"http", "https"})
+    }
+
+
+def build_network(arguments: Mapping[str, str]) -> str | None:
+    """The host's network where a proxy or index listens on loopback only, else the engine's default."""
+    hosts = {urlsplit(value).hostname for value in arguments.values() if "://" in value}
+    return "host" if hosts & {"localhost", "127.0.0.1", "::1"} else None
+
+
+def fingerprint(recipe: Recipe, parent_id: str) -> str:
+    """A hash of all that decides what the image becomes; forwarded settings do not."""
+    facts = {
+        "parent": parent_id,
+        "dockerfile": recipe.dockerfile,
+        "target": recipe.target,
+        "arguments": {key: value for key, value in recipe.arguments.items() if key not in FORWARDED},
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(recipe.context.items())},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def image_id(engine: docker.DockerClient, tag: str) -> str | None:
+    """The id of a local image, or None."""
+    try:
+        return str(engine.images.get(tag).id)
+    except ImageNotFound:
+        return None
+
+
+def ensure(engine: docker.DockerClient, recipe: Recipe, log: Path) -> str:
+    """The id of the recipe's image, built if it is missing or anything in it changed."""
+    parent_id = image_id(engine, recipe.parent)
+    if parent_id is None:
+        raise SetupError(f"{recipe.tag} needs the image {recipe.parent}; `make images` builds it first.")
+    wanted = fingerprint(recipe, parent_id)
+    try:
+        present = engine.images.get(recipe.tag)
+        if present.labels.get(FINGERPRINT_LABEL) == wanted:
+            return str(present.id)
+    except ImageNotFound:
+        pass
+    with step(f"Building {recipe.title} ({recipe.tag})"):
+        _build(engine, recipe, wanted, log)
+    built = image_id(engine, recipe.tag)
+    if built is None:
+        raise SetupError(f"The build of {recipe.tag} ended without an image; its log is {log}.")
+    return built
+
+
+def _build(engine: docker.DockerClient, recipe: Recipe, label: str, log: Path) -> None:
+    events = engine.api.build(
+        fileobj=_pack(recipe.context),
+        custom_context=True,
+        dockerfile=recipe.dockerfile,
+        tag=recipe.tag,
+        target=recipe.target,
+        buildargs=dict(recipe.arguments),
+        labels={FINGERPRINT_LABEL: label},
+        network_mode=build_network(recipe.arguments),
+        rm=True,
+        forcerm=True,  # A step that fails leaves no container behind.
+        decode=True,
+        timeout=600,  # Seconds without a word; a step that trains may be silent for a while.
+    )
+    last: list[str] = []
+    try:
+        with log.open("w") as output:
+            for event in events:
+                text = _text_of(event)
+                output.write(text)
+                last = [*last, *text.splitlines()][-12:]
+                if text.startswith("Step ") and " : RUN " in text:
+                    detail(" ".join(text.split())[:100])
+                if "error" in event:
+                    raise SetupError(_failed(recipe, last, log))
+    except APIError as error:
+        raise SetupError(f"The engine refused to build {recipe.tag}: {error.explanation}") from error
+
+
+def _text_of(event: Mapping[str, Any]) -> str:
+    return str(event.get("stream") or event.get("error") or event.get("status") or "")
+
+
+def _failed(recipe: Recipe, last: list[str], log: Path) -> str:
+    lines = "\n".join(f"    {line}" for line in last)
+    return f"The build of {recipe.tag} failed; its whole log is {log}. The last lines:\n{lines}"
+
+
+def _pack(files: Mapping[str, bytes]) -> io.BytesIO:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, data in sorted(files.items()):
+            entry = tarfile.TarInfo(name)  # With no time and no owner, so that the builder's cache holds.
+            entry.size, entry.mode = len(data), 0o644
+            archive.addfile(entry, io.BytesIO(data))
+    packed.seek(0)
+    return packed

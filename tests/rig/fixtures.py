@@ -1,0 +1,42 @@
+"""What ``e2e`` and ``chaos`` share: servers that start, are explained, and leave nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.rig.server import Server
+
+_RUNNING: list[Server] = []
+
+
+@contextmanager
+def running_server(state: Path, *, slots: int = 2, **settings: str) -> Generator[Server]:
+    """A server from its start to its end; fails when it leaves anything behind."""
+    server = Server(state, slots=slots, **settings)
+    _RUNNING.append(server)
+    try:
+        server.start()
+        yield server
+    finally:
+        left = server.stop()
+        _RUNNING.remove(server)
+    if left:
+        for title, text in server.description():
+            print(f"===== {title}\n{text}")
+    assert not left, f"the server left behind: {left}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to a failed test what every process said last, and what is on the engine."""
+    report = yield
+    if report.failed:
+        for server in _RUNNING:
+            report.sections.extend(server.description())
+    return report
