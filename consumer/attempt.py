@@ -20,11 +20,13 @@ from consumer.engine import ContainerFacts, ExitWatch
 from consumer.errors import AbandonedError, CallRefusedError, EngineError, RefusedError, StaleLeaseError
 from consumer.observation import Observation, exit_producer
 from consumer.preparation import Preparation, failure_event, producer
+from consumer.progress import read_progress
+from consumer.sandbox import PROGRESS_FILE
 from consumer.station import Station
 from consumer.verdict import Stop, Verdict, decide, last_line, start_failure
 from consumer.watch import output_excess
 from consumer.workspace import Workspace
-from contracts.messages import Completion, Failure, Lease
+from contracts.messages import Completion, Failure, Lease, Progress
 from contracts.reasons import ReasonCode
 from contracts.states import Phase
 
@@ -255,7 +257,10 @@ class Attempt:
         while not self._course.heartbeat.told_running(_POLL_SECONDS):
             self._course.give_way(0.0)
         completion = Completion(
-            output=delivered.output, exit_code=verdict.exit_code or 0, durations=self._course.durations
+            output=delivered.output,
+            exit_code=verdict.exit_code or 0,
+            durations=self._course.durations,
+            progress=self._last_progress(),
         )
         persist(lambda: self._station.server.complete(self._lease, completion), self._course.give_way)
 
@@ -265,8 +270,12 @@ class Attempt:
             reason=verdict.sentence,
             exit_code=verdict.exit_code,
             durations=self._course.durations,
+            progress=self._last_progress(),
         )
         persist(lambda: self._station.server.fail(self._lease, failure), self._course.give_way)
+
+    def _last_progress(self) -> Progress | None:
+        return read_progress(self._workspace.progress / PROGRESS_FILE)
 
     def _log_end(self, verdict: Verdict) -> None:
         lost = self._course.facts.stop is Stop.LEASE_LOST

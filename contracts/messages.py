@@ -186,6 +186,8 @@ class Completion(_Message):
     output: BlobFacts
     exit_code: int
     durations: dict[str, float]
+    # The model's last word about itself, which may be newer than the last heartbeat.
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +198,7 @@ class Failure(_Message):
     reason: str
     exit_code: int | None
     durations: dict[str, float]
+    progress: Progress | None = None
 
 
 @cache

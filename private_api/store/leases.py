@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select, update
 
-from contracts.messages import BlobFacts, Completion, Failure, Heartbeat, HeartbeatAnswer
+from contracts.messages import BlobFacts, Completion, Failure, Heartbeat, HeartbeatAnswer, Progress
 from contracts.reasons import ReasonCode
 from contracts.states import LEASED_STATES, Phase, TaskState, state_of_phase
 from contracts.timing import LEASE_SECONDS
@@ -104,11 +104,7 @@ def renew(connection: Connection, lease_id: str, token: int, heartbeat: Heartbea
         # A task never goes back from running to starting under one lease.
         if row.state == TaskState.STARTING and state_of_phase(heartbeat.phase) is TaskState.RUNNING:
             news |= {"state": TaskState.RUNNING.value, "started_at": row.started_at or now_ms()}
-    if heartbeat.progress is not None:
-        news |= {
-            "progress_fraction": heartbeat.progress.fraction,
-            "progress_message": heartbeat.progress.message,
-        }
+    news |= _progress(heartbeat.progress)
     if heartbeat.image is not None:
         news["image_digest"] = heartbeat.image.digest or heartbeat.image.image_id
         pin_image(connection, row.version_id, heartbeat.image)
@@ -183,6 +179,7 @@ def commit_output(
             output_sha256=row.pending_sha256,
             durations=completion.durations,
             started_at=row.started_at or now_ms() - ran_ms,
+            **_progress(completion.progress),
             **_ended(retention_ms),
             **_NO_PENDING,
             **_OVER,
@@ -207,6 +204,7 @@ def end_attempt(connection: Connection, row: Row[Any], failure: Failure, retenti
         "reason": failure.reason,
         "exit_code": failure.exit_code,
         "durations": failure.durations,
+        **_progress(failure.progress),
         **_NO_PENDING,
         **_OVER,
     }
@@ -234,6 +232,12 @@ def end_attempt(connection: Connection, row: Row[Any], failure: Failure, retenti
         requeued=isinstance(decision, Requeue),
         garbage=[row.pending_key] if row.pending_key else [],
     )
+
+
+def _progress(progress: Progress | None) -> dict[str, Any]:
+    if progress is None:
+        return {}
+    return {"progress_fraction": progress.fraction, "progress_message": progress.message}
 
 
 def _ended(retention_ms: int) -> dict[str, Any]:

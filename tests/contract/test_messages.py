@@ -68,7 +68,7 @@ MESSAGES = {
         image=ResolvedImage(image_id="sha256:" + "cd" * 32, digest=None),
     ),
     "heartbeat_answer": HeartbeatAnswer(cancel_requested=False, log_bytes=10),
-    "completion": Completion(output=FACTS, exit_code=0, durations={"running": 1.5}),
+    "completion": Completion(output=FACTS, exit_code=0, durations={"running": 1.5}, progress=None),
     "failure": Failure(
         reason_code=ReasonCode.EXIT_NONZERO, reason="The model exited with 3.", exit_code=3, durations={}
     ),

@@ -245,3 +245,14 @@ def test_data_past_its_retention_is_gone_and_the_task_says_so(api):
     for path in ("output", "input"):
         problem(api.call("GET", f"/v1/tasks/{lease['task_id']}/{path}"), "data_expired", 410)
     problem(api.call("POST", f"/v1/tasks/{lease['task_id']}/retry"), "data_expired", 410)
+
+
+def test_the_last_progress_comes_with_the_last_word(api):
+    api.register()
+    api.submit()
+    lease = api.claim()
+    api.beat(lease, progress={"fraction": 0.4, "message": "12 of 30"})
+    stored = api.about(lease, "output", "PUT", data=zip_of(a="1")).json
+    last = {"fraction": 1.0, "message": "30 of 30"}
+    api.about(lease, "complete", json={"output": stored, "exit_code": 0, "durations": {}, "progress": last})
+    assert api.task(lease["task_id"])["progress"] == last
