@@ -16,6 +16,9 @@ from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 from contracts.reasons import ReasonCode
 from contracts.states import Phase
 
+# Beyond this, JSON readers in other languages lose digits.
+_MOST = 2**53
+
 
 class MessageError(ValueError):
     """A message lacks a field, or a field has the wrong type."""
@@ -245,8 +248,13 @@ def _read_scalar(expected: Any, value: object, where: str) -> Any:
         except ValueError as error:
             raise MessageError(f"{where}: {error}") from error
     # JSON has one kind of number: a whole one may stand where a fraction is expected, and bool is no number.
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+    number = int | float if expected is float else expected
+    if not isinstance(value, number) or (isinstance(value, bool) and expected is not bool):
         raise MessageError(f"{where} must be {expected.__name__}")
-    return value
+    if isinstance(value, str):
+        # No database stores NUL; a model's last line may hold one, and its attempt must end all the same.
+        return value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    # Written so that NaN fails it too.
+    if isinstance(value, int | float) and not -_MOST <= value <= _MOST:
+        raise MessageError(f"{where} must be a number between -2^53 and 2^53")
+    return float(value) if expected is float else value

@@ -6,6 +6,7 @@ The private API performs the moves; everybody else only reads the names.
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import pairwise
 
 
 class TaskState(StrEnum):
@@ -62,6 +63,13 @@ def is_terminal(state: TaskState) -> bool:
 def may_move(old: TaskState, new: TaskState) -> bool:
     """Whether the state machine has an arrow from ``old`` to ``new``."""
     return new in TRANSITIONS[old]
+
+
+def check_moves(*states: TaskState) -> None:
+    """Raise ``ValueError`` unless a task may go through ``states``, staying in some perhaps."""
+    for old, new in pairwise(states):
+        if old is not new and not may_move(old, new):
+            raise ValueError(f"a task does not go from {old} to {new}")
 
 
 def state_of_phase(phase: Phase) -> TaskState:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from private_api.blobs.directory import DirectoryBlobStore
 from private_api.crashpoints import Crashpoints
 from private_api.http import health, keys, leases, models, openapi, submissions, task_logs, tasks
 from private_api.http.services import Services, attach
+from private_api.http.strangeness import refuse_strange_requests
 from private_api.settings import Settings
 from private_api.store.database import Database
 from private_api.store.keys import Role, add_key, is_known, new_secret
@@ -40,15 +43,18 @@ def bootstrap(settings: Settings, *, stopping: threading.Event, upkeep: bool = T
             max_entries=settings.max_zip_entries, max_unpacked_bytes=settings.max_unpacked_bytes
         ),
         permits=threading.BoundedSemaphore(settings.held_requests),
+        claim_permits=threading.BoundedSemaphore(settings.held_claims),
         stopping=stopping,
     )
     app = Flask("private_api", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it.
     # Slashes are never merged nor added by a redirect: what is not a route is a 404.
     app.url_map.merge_slashes = False
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     attach(app, services)
     answer_with_problems(app)
     carry_request_ids(app)
+    refuse_strange_requests(app)
     for room in (submissions, tasks, task_logs, models, keys, leases, health, openapi):
         app.register_blueprint(room.blueprint)
     if upkeep:
@@ -74,15 +80,11 @@ def ensure_first_keys(database: Database, directory: Path) -> None:
 def _write_once(file: Path, text: str) -> None:
     if file.exists():
         return
-    # Complete under another name first: a process killed here leaves no empty key behind.
-    draft = file.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
-    try:
-        os.link(draft, file)
-    except FileExistsError:
-        # Another process was first; its key counts.
-        pass
-    finally:
-        draft.unlink()
+    # Complete under another name first (with mode 0600): a process killed here leaves no empty key behind.
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.") as draft:
+        draft.write(text)
+        draft.flush()
+        os.fsync(draft.fileno())
+        # When another process was first, its key counts.
+        with contextlib.suppress(FileExistsError):
+            os.link(draft.name, file)

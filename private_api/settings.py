@@ -27,7 +27,9 @@ class Settings:
     # Threads of the one server process. Long polls sit in them, so there are many; they cost little.
     threads: int = 256
     # Long polls held at once; further ones are answered at once, so that work never waits for watching.
-    held_requests: int = 192
+    held_requests: int = 144
+    # Workers that wait for a task at once; further ones are asked to come back.
+    held_claims: int = 64
     max_input_bytes: int = 20 * GIBIBYTE
     max_content_bytes: int = 100 * GIBIBYTE
     # What one zip may unpack to, and how many entries it may have.
@@ -50,13 +52,14 @@ class Settings:
         """Read the settings; raises ``SettingsError`` naming the first variable that is wrong."""
         read = _Reader(environment)
         default = Settings()
-        return Settings(
+        settings = Settings(
             bind=read.text("PRIVATE_API_BIND", default.bind),
             database_url=read.text("DATABASE_URL", default.database_url),
             blob_directory=Path(read.text("BLOB_DIRECTORY", str(default.blob_directory))),
             key_directory=Path(read.text("KEY_DIRECTORY", str(default.key_directory))),
-            threads=read.whole("PRIVATE_API_THREADS", default.threads, least=8),
+            threads=read.whole("PRIVATE_API_THREADS", default.threads, least=4),
             held_requests=read.whole("PRIVATE_API_HELD_REQUESTS", default.held_requests, least=1),
+            held_claims=read.whole("PRIVATE_API_HELD_CLAIMS", default.held_claims, least=1),
             max_input_bytes=read.whole("MAX_INPUT_BYTES", default.max_input_bytes, least=1),
             max_content_bytes=read.whole("MAX_CONTENT_BYTES", default.max_content_bytes, least=1),
             max_unpacked_bytes=read.whole("MAX_UNPACKED_BYTES", default.max_unpacked_bytes, least=1),
@@ -68,6 +71,12 @@ class Settings:
             crash_at=read.text("CRASH_AT", ""),
             crash_marker=Path(environment["CRASH_MARKER"]) if environment.get("CRASH_MARKER") else None,
         )
+        if settings.held_requests + settings.held_claims >= settings.threads:
+            raise SettingsError(
+                "PRIVATE_API_THREADS must exceed PRIVATE_API_HELD_REQUESTS and PRIVATE_API_HELD_CLAIMS "
+                "together, or nobody would be left to end the waiting"
+            )
+        return settings
 
 
 class _Reader:

@@ -1,4 +1,4 @@
-"""The thread that sees to what must happen by itself: the reaper every two seconds, the sweeper more rarely.
+"""The threads that see to what must happen by itself: the reaper every two seconds, the others more rarely.
 
 Several processes may run it at once; every change it makes is conditional.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from itertools import islice
 
 from contracts.timing import REAP_SECONDS
@@ -15,29 +16,36 @@ from private_api.decisions.phases import must_grant_period
 from private_api.http.leases import announce_end
 from private_api.http.services import Services
 from private_api.store.idempotency import forget_older_than
+from private_api.store.references import unused_among
 from private_api.store.upkeep import (
     fail_queued_too_long,
     grant_full_period,
     purge_expired,
     reap,
     since_last,
-    unused_among,
 )
 
 _log = logging.getLogger(__name__)
 
-_SWEEP_SECONDS = 60.0
+_PURGE_SECONDS = 30.0
+_SWEEP_SECONDS = 3600.0
 # An upload may be under way, or its task about to be committed, for as long as this and no longer.
 _ORPHAN_SECONDS = 24 * 3600.0
 _REMEMBERED_MS = 48 * 3600 * 1000
 _SWEPT_AT_ONCE = 500
 
 
-def start_upkeep(services: Services) -> threading.Thread:
+def start_upkeep(services: Services) -> None:
     """Begin the upkeep of this process; it ends when the services are told to stop."""
-    thread = threading.Thread(target=_run, args=(services,), name="upkeep", daemon=True)
-    thread.start()
-    return thread
+    for duty, seconds in (
+        (reap_once, REAP_SECONDS),
+        (purge_once, _PURGE_SECONDS),
+        (sweep_once, _SWEEP_SECONDS),
+    ):
+        # One thread each: a sweep through a million blobs must not keep the reaper from its leases.
+        threading.Thread(
+            target=_repeat, args=(services, duty, seconds), name=duty.__name__, daemon=True
+        ).start()
 
 
 def reap_once(services: Services) -> None:
@@ -56,13 +64,20 @@ def reap_once(services: Services) -> None:
         services.bell.ring(task_topic(task_id))
 
 
+def purge_once(services: Services) -> None:
+    """Part with all data past its retention."""
+    found = 1
+    while found and not services.stopping.is_set():
+        with services.database.write() as connection:
+            found, garbage = purge_expired(connection)
+        for key in garbage:
+            services.blobs.delete(key)
+
+
 def sweep_once(services: Services) -> None:
-    """One pass of the sweeper: data past its retention, blobs that no row knows, answers nobody repeats."""
+    """One pass of the sweeper: blobs that nothing needs, uploads cut off, answers that nobody repeats."""
     with services.database.write() as connection:
-        garbage = purge_expired(connection)
         forget_older_than(connection, _REMEMBERED_MS)
-    for key in garbage:
-        services.blobs.delete(key)
     services.blobs.sweep_unfinished(_ORPHAN_SECONDS)
     keys = services.blobs.keys_older_than(_ORPHAN_SECONDS)
     while batch := list(islice(keys, _SWEPT_AT_ONCE)):
@@ -72,15 +87,10 @@ def sweep_once(services: Services) -> None:
             services.blobs.delete(key)
 
 
-def _run(services: Services) -> None:
-    passes_until_sweep = 0
-    while not services.stopping.wait(REAP_SECONDS):
+def _repeat(services: Services, duty: Callable[[Services], None], seconds: float) -> None:
+    while not services.stopping.wait(seconds):
         try:
-            reap_once(services)
-            passes_until_sweep -= 1
-            if passes_until_sweep < 0:
-                sweep_once(services)
-                passes_until_sweep = int(_SWEEP_SECONDS / REAP_SECONDS)
+            duty(services)
         except Exception:  # noqa: BLE001 - This thread must outlive whatever a driver may raise.
             # The database or the disk may be away for a while; the next pass tries again.
-            _log.exception("upkeep failed", extra={"action": "upkeep_failed"})
+            _log.exception("upkeep failed", extra={"action": duty.__name__})

@@ -93,6 +93,9 @@ def _refused_by_framework(error: HTTPException) -> Response:
         code = ProblemCode.INTERNAL_ERROR
     response = problem_response(ProblemError(code, error.description or PROBLEMS[code].title))
     valid_methods = getattr(error, "valid_methods", None)
+    length = getattr(error, "length", None)
+    if code is ProblemCode.RANGE_NOT_SATISFIABLE and length is not None:
+        response.headers["Content-Range"] = f"bytes */{length}"
     if valid_methods:
         response.headers["Allow"] = ", ".join(sorted(valid_methods))
     return response

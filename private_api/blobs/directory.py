@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -33,9 +33,12 @@ class DirectoryBlobStore:
 
     def begin(self) -> DirectoryBlobWriter:
         """Start an upload; raises ``BlobStoreFullError`` when the disk is nearly full already."""
+        self._check_room()
+        return DirectoryBlobWriter(self._root, self._unfinished / secrets.token_hex(16), self._check_room)
+
+    def _check_room(self) -> None:
         if shutil.disk_usage(self._root).free < self._min_free_bytes:
             raise BlobStoreFullError("The server's disk is nearly full.")
-        return DirectoryBlobWriter(self._root, self._unfinished / secrets.token_hex(16))
 
     def open(self, key: str) -> BinaryIO:
         """The blob as a seekable file; raises ``BlobMissingError``."""
@@ -71,7 +74,8 @@ class DirectoryBlobStore:
 class DirectoryBlobWriter:
     """An upload into a nameless file, renamed to its key when it is complete."""
 
-    def __init__(self, root: Path, temporary: Path) -> None:
+    def __init__(self, root: Path, temporary: Path, check_room: Callable[[], None]) -> None:
+        self._check_room = check_room
         self._root = root
         self._temporary = temporary
         self._file = temporary.open("xb", buffering=0)
@@ -93,6 +97,8 @@ class DirectoryBlobWriter:
             # Advice, and asynchronous: dirty pages start on their way to the disk and may leave the cache.
             os.posix_fadvise(self._file.fileno(), self._flushed, 0, os.POSIX_FADV_DONTNEED)
             self._flushed = self._size
+            # The database lives on this disk too, perhaps; one long upload must not leave it without room.
+            self._check_room()
 
     def finish(self, key: str) -> BlobFacts:
         """Make the blob appear under ``key``; it survives a power cut from here on."""

@@ -14,6 +14,8 @@ _UPLOADING_SECONDS = 2 * 3600.0
 # Between the model's own limit and ours: time to kill it, read its verdict and say so.
 _RUNNING_GRACE_SECONDS = 120.0
 
+_STAGE = {Phase.FETCHING: 0, Phase.PULLING: 0, Phase.RUNNING: 1, Phase.UPLOADING: 2}
+
 
 def phase_limit_seconds(phase: Phase, time_limit_seconds: float) -> float:
     """The longest that ``phase`` may last for a model with this time limit, in seconds."""
@@ -26,6 +28,20 @@ def phase_limit_seconds(phase: Phase, time_limit_seconds: float) -> float:
             return _UPLOADING_SECONDS
         case Phase.RUNNING:
             return time_limit_seconds + _RUNNING_GRACE_SECONDS
+
+
+def follows(phase: Phase, earlier: Phase) -> bool:
+    """Whether a worker in ``earlier`` may say that it is in ``phase`` now.
+
+    A heartbeat may arrive late, and a worker must not win time by going in circles. Fetching and pulling go
+    on side by side.
+    """
+    return _STAGE[phase] >= _STAGE[earlier]
+
+
+def renews_limit(phase: Phase, earlier: Phase) -> bool:
+    """Whether the move from ``earlier`` to ``phase`` begins a new time limit."""
+    return _STAGE[phase] > _STAGE[earlier]
 
 
 def must_grant_period(*, since_last_pass_seconds: float | None, pass_seconds: float) -> bool:

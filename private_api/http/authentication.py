@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from flask import g, request
+from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.problems import ProblemCode
 from private_api.http.services import services
 from private_api.store.database import current_ms
 from private_api.store.keys import ApiKey, Role, find_key, touch_key, use_is_noted
 from serving.problems import ProblemError
+
+_log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -77,13 +81,23 @@ def _authenticate() -> Caller:
             ProblemCode.UNAUTHENTICATED, "This key is not valid: mistyped, expired or revoked."
         )
     if not use_is_noted(key, now):
-        with database.write() as connection:
-            touch_key(connection, key.id)
+        try:
+            with database.write() as connection:
+                touch_key(connection, key.id)
+        except SQLAlchemyError:
+            # Reading must go on where writing cannot, on a full disk for instance.
+            _log.warning(
+                "a key's use could not be noted", extra={"action": "key_not_noted", "key_id": key.id}
+            )
     return Caller(key=key, secret=secret)
 
 
 def _presented_secret() -> str | None:
-    given = request.authorization
+    try:
+        given = request.authorization
+    except ValueError:
+        # Werkzeug trips over Basic credentials that are not Base64 at all.
+        return None
     if given is not None and given.type == "basic":
         # A user name alone is what `curl -u KEY:` sends.
         return given.password or given.username or None

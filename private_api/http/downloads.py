@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from flask import Response, request
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
@@ -32,21 +32,29 @@ def send_blob(blobs: BlobStore, key: str, facts: BlobFacts, *, filename: str) ->
         raise ProblemError(
             ProblemCode.INTERNAL_ERROR, "The data is missing from the server's storage; tell its operator."
         ) from error
-    # A part cannot be checked against the hash of the whole; the client that assembles parts can.
-    whole = "Range" not in request.headers
-    body = _verified(file, facts) if whole else FileWrapper(file, CHUNK_BYTES)
-    response = Response(body, mimetype="application/zip")
+    response = Response(FileWrapper(file, CHUNK_BYTES), mimetype="application/zip")
     response.call_on_close(file.close)
     response.content_length = facts.size_bytes
     response.set_etag(facts.sha256)
     response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     response.headers["X-Content-Type-Options"] = "nosniff"
     try:
-        response.make_conditional(request, accept_ranges=True, complete_length=facts.size_bytes)
+        response.make_conditional(_conditions(), accept_ranges=True, complete_length=facts.size_bytes)
     except RequestedRangeNotSatisfiable:
         response.close()
         raise
+    if response.status_code in {200, 206} and response.content_length == facts.size_bytes:
+        # A part cannot be held against the hash of the whole; the client that assembles parts can.
+        response.response = _verified(file, facts)
     return response
+
+
+def _conditions() -> dict[str, Any]:
+    """The request's environment, without a Range to ignore (RFC 9110): several parts, or unreadable."""
+    environ = dict(request.environ)
+    if request.range is None or request.range.units != "bytes" or len(request.range.ranges) != 1:
+        environ.pop("HTTP_RANGE", None)
+    return environ
 
 
 def _verified(file: BinaryIO, facts: BlobFacts) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -13,6 +14,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -61,6 +63,22 @@ def _mountpoint(text: str) -> str:
     return str(path)
 
 
+def _moment(value: object) -> datetime:
+    # Pydantic would take bare numbers too, and moments that fall out of the calendar in UTC.
+    try:
+        if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
+            moment = datetime.fromisoformat(value).astimezone(UTC)
+            if datetime.fromisoformat(value).tzinfo is not None:
+                return moment
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("must be a time with its zone, such as 2026-01-31T12:00:00Z")
+
+
+_Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+_ImageReference = Annotated[
+    str, StringConstraints(min_length=1, max_length=255), AfterValidator(_image_reference)
+]
 _Text = Annotated[str, AfterValidator(_without_nul)]
 _Mountpoint = Annotated[
     str, StringConstraints(max_length=255), AfterValidator(_without_nul), AfterValidator(_mountpoint)
@@ -74,7 +92,7 @@ class _Fields(BaseModel):
 class ModelSettings(_Fields):
     """What a PATCH of a model may change, and what registering may choose; what is omitted stays."""
 
-    container_tag: Annotated[str, AfterValidator(_image_reference)] | None = None
+    container_tag: _ImageReference | None = None
     description: Annotated[_Text, Field(max_length=10_000)] | None = None
     use_gpu: bool | None = None
     enabled: bool | None = None
@@ -96,12 +114,6 @@ class ModelSettings(_Fields):
     shm_bytes: Annotated[int, Field(ge=_MIB, le=1024 * _GIB)] | None = None
     tmp_bytes: Annotated[int, Field(ge=_MIB, le=1024 * _GIB)] | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _omit_nothing_given(cls, data: Any) -> Any:
-        # A form or a query string can only say "nothing" by an empty value.
-        return {name: value for name, value in data.items() if value not in ("", None)}
-
     def columns(self) -> dict[str, Any]:
         """The given settings by the names that the store has for them, without limits and image."""
         given = self.model_dump(
@@ -119,7 +131,7 @@ class ModelRegistration(ModelSettings):
     """``POST /v1/models``."""
 
     human_readable_id: _Text
-    container_tag: Annotated[str, AfterValidator(_image_reference)]
+    container_tag: _ImageReference
     classic_id: bool = False
 
     @model_validator(mode="after")
@@ -134,7 +146,7 @@ class KeyRequest(_Fields):
 
     name: Annotated[_Text, StringConstraints(min_length=1, max_length=128)]
     role: Role
-    expires_at: AwareDatetime | None = None
+    expires_at: _Moment | None = None
 
 
 class TaskQuery(_Fields):
@@ -144,8 +156,8 @@ class TaskQuery(_Fields):
     cursor: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")] | None = None
     state: TaskState | None = None
     model: _Text | None = None
-    created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
+    created_after: _Moment | None = None
+    created_before: _Moment | None = None
 
 
 class PageQuery(_Fields):
@@ -202,7 +214,8 @@ def received_fields(shape: type[_M], received: Mapping[str, str]) -> _M:
 
     ``ignore_unknown=true`` drops fields that ``shape`` does not have: clients of the 1.x interface send some.
     """
-    values = dict(received)
+    # A form or a query string can only say "nothing" by an empty value.
+    values = {name: value for name, value in received.items() if value}
     if values.pop("ignore_unknown", "") == "true":
         values = {name: value for name, value in values.items() if name in shape.model_fields}
     return read_fields(shape, values)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from contracts.problems import ProblemCode
 from private_api.http.authentication import allow, caller
@@ -43,7 +45,15 @@ def create() -> Response:
         key = add_key(connection, name=fields.name, role=fields.role, secret=secret, expires_at=expires_at)
         return key.id, key_document(key)
 
-    answer = create_once(here.database, owner, fingerprint, add)
+    if fields.expires_at is not None and fields.expires_at <= datetime.now(UTC):
+        raise ProblemError(ProblemCode.INVALID_FIELD, "expires_at: must lie in the future.")
+    try:
+        answer = create_once(here.database, owner, fingerprint, add)
+    except IntegrityError as error:
+        raise ProblemError(
+            ProblemCode.IDEMPOTENCY_CONFLICT,
+            "This Idempotency-Key made a key long ago; use a new one to make another.",
+        ) from error
     response = jsonify({**answer.document, "key": secret})
     response.status_code = 201
     response.headers["Cache-Control"] = "no-store"

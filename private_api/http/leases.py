@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -66,13 +67,17 @@ def claim() -> Response:
     """Lease the next task that fits, waiting for one as long as the worker asks."""
     here = services()
     wanted: ClaimRequest = json_message(ClaimRequest.from_json)
+    if not 1 <= len(wanted.node) <= 255 or not 1 <= len(wanted.slot) <= 64:
+        raise ProblemError(
+            ProblemCode.INVALID_FIELD, "node and slot must be 1 to 255 and 1 to 64 characters."
+        )
     if not 1 <= len(wanted.kinds) <= 2 or not 0 <= wanted.wait_seconds <= MAX_WAIT_SECONDS:
         raise ProblemError(
             ProblemCode.INVALID_FIELD, f"Ask for 1 or 2 kinds, and wait up to {MAX_WAIT_SECONDS} s."
         )
     _note_worker(here, wanted)
     topics = [queue_topic(kind.value) for kind in wanted.kinds]
-    lease = hold(here, topics, wanted.wait_seconds, lambda: _claim_now(here, wanted))
+    lease = _wait_for_task(here, topics, wanted)
     if lease is None:
         return Response(status=204)
     here.crashpoints.passing(CLAIMED)
@@ -87,10 +92,11 @@ def heartbeat(lease_id: str) -> Response:
     """Renew the lease, then wait for a wish to cancel."""
     here = services()
     beat: Heartbeat = json_message(Heartbeat.from_json)
+    if beat.image and (len(beat.image.image_id) > 128 or len(beat.image.digest or "") > 512):
+        raise ProblemError(ProblemCode.INVALID_FIELD, "No image has so long an id or digest.")
     token = _token()
     with here.database.write() as connection:
-        answer = renew(connection, lease_id, token, beat)
-        task_id = find_leased(connection, lease_id, token).task_id
+        task_id, answer = renew(connection, lease_id, token, beat)
     here.bell.ring(task_topic(task_id))
 
     def canceled() -> bool | None:
@@ -100,7 +106,7 @@ def heartbeat(lease_id: str) -> Response:
     wait_seconds = min(max(beat.wait_seconds, 0.0), MAX_WAIT_SECONDS)
     if not answer.cancel_requested and wait_seconds:
         found = hold(here, [task_topic(task_id)], wait_seconds, canceled)
-        answer = type(answer)(cancel_requested=bool(found), log_bytes=answer.log_bytes)
+        answer = replace(answer, cancel_requested=bool(found))
     return jsonify(answer.to_json())
 
 
@@ -162,7 +168,7 @@ def store_output(lease_id: str) -> Response:
     try:
         with here.database.write() as connection:
             earlier = note_upload(connection, lease_id, token, key, facts)
-    except BaseException:
+    except StaleLeaseError:
         here.blobs.delete(key)
         raise
     if earlier is not None:
@@ -212,6 +218,15 @@ def announce_end(here: Services, end: AttemptEnd) -> None:
 def _ended(here: Services, end: AttemptEnd) -> Response:
     announce_end(here, end)
     return jsonify({})
+
+
+def _wait_for_task(here: Services, topics: list[str], wanted: ClaimRequest) -> Lease | None:
+    if not here.claim_permits.acquire(blocking=False):
+        raise ProblemError(ProblemCode.UNAVAILABLE, "Too many workers wait already; come back in a moment.")
+    try:
+        return hold(here, topics, wanted.wait_seconds, lambda: _claim_now(here, wanted))
+    finally:
+        here.claim_permits.release()
 
 
 def _claim_now(here: Services, wanted: ClaimRequest) -> Lease | None:

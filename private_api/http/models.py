@@ -96,9 +96,11 @@ def remove(human_readable_id: str) -> Response:
     """Delete a model and its static content; its ended tasks keep their outputs."""
     here = services()
     _refuse_unless_registrar(here, caller())
-    model = _existing(here, human_readable_id)
     try:
         with here.database.write() as connection:
+            model = find_model(connection, human_readable_id, lock="exclusive")
+            if model is None:
+                raise _unknown(human_readable_id)
             garbage = delete_model(connection, model)
     except ModelInUseError as error:
         raise ProblemError(
@@ -143,7 +145,7 @@ def _change(
     here: Services, human_readable_id: str, fields: ModelSettings, stored: StoredZip | None
 ) -> Response:
     with here.database.write() as connection:
-        model = find_model(connection, human_readable_id)
+        model = find_model(connection, human_readable_id, lock="exclusive")
         if model is None:
             raise _unknown(human_readable_id)
         columns = {**fields.columns(), "limits": {**model.limits, **fields.limits()}}

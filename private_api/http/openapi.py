@@ -178,7 +178,8 @@ def _operation(
         "responses": {**responses, "4XX": _PROBLEM, "503": _PROBLEM, "507": _PROBLEM},
     }
     if body is not None:
-        operation["requestBody"] = {"content": body}
+        # A model may be registered, and a task's fields sent, by the query alone.
+        operation["requestBody"] = {"content": body, "required": list(body) == ["application/json"]}
     return operation
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from contracts.messages import PullPolicy, SandboxProfile
+from contracts.messages import PullPolicy, SandboxProfile, SlotKind
 from contracts.names import NEXT_OFFSET_HEADER
 from contracts.problems import ProblemCode
 from contracts.reasons import ReasonCode
@@ -61,6 +61,7 @@ _TASK = _object(
     exit_code=_WHOLE_OR_NULL,
     attempt=_WHOLE,
     priority=_WHOLE,
+    kind=_one_of(*SlotKind),
     cancel_requested=_FLAG,
     queue_position=_WHOLE_OR_NULL,
     waiting_for=_TEXT_OR_NULL,
@@ -68,6 +69,7 @@ _TASK = _object(
     started_at=_TIME_OR_NULL,
     finished_at=_TIME_OR_NULL,
     expires_at=_TIME_OR_NULL,
+    durations={"type": "object", "additionalProperties": {"type": "number"}},
     data_expired=_FLAG,
     input=_BLOB,
     output=_or_null(_BLOB),

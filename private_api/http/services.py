@@ -30,6 +30,8 @@ class Services:
     zip_limits: ZipLimits
     # One permit for every long poll of a person that may be held at this moment.
     permits: threading.BoundedSemaphore
+    # The same for workers that wait for a task.
+    claim_permits: threading.BoundedSemaphore
     # Set when the process is told to stop: whoever waits answers at once.
     stopping: threading.Event
 

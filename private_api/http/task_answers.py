@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flask import Response, jsonify
+from sqlalchemy import Connection
 
 from contracts.messages import BlobFacts
 from contracts.names import is_task_id
@@ -26,7 +27,12 @@ _WORKER_SILENT_MS = 90_000
 def own_task(database: Database, owner: Caller, task_id: str) -> Task:
     """The caller's task, any task for an admin; somebody else's does not exist."""
     with database.read() as connection:
-        task = find_task(connection, task_id) if is_task_id(task_id) else None
+        return find_own_task(connection, owner, task_id)
+
+
+def find_own_task(connection: Connection, owner: Caller, task_id: str) -> Task:
+    """As ``own_task``, inside somebody's transaction."""
+    task = find_task(connection, task_id) if is_task_id(task_id) else None
     if task is None or not (owner.is_admin or task.owner_id == owner.key.id):
         raise ProblemError(ProblemCode.TASK_NOT_FOUND, "There is no task with this id among your tasks.")
     return task

@@ -9,7 +9,7 @@ from contracts.problems import ProblemCode
 from private_api.bell import task_topic
 from private_api.http.authentication import PEOPLE, allow, caller
 from private_api.http.services import services
-from private_api.http.task_answers import own_task
+from private_api.http.task_answers import own_task, refuse_expired
 from private_api.http.waiting import hold_for_people, seconds_of
 from private_api.store.logs import read_log
 from private_api.store.tasks import find_task
@@ -28,6 +28,7 @@ def read(task_id: str) -> Response:
     """The log from ``offset`` on; ``wait=N`` holds the answer until there is more, or the task has ended."""
     here = services()
     task = own_task(here.database, caller(), task_id)
+    refuse_expired(task)
     offset = _offset(request.args.get("offset", "0"))
     wait_seconds = seconds_of(request.args.get("wait", "0"), "wait")
 

@@ -81,7 +81,7 @@ def cancel(task_id: str) -> Response:
             ProblemCode.TASK_FINISHED, f"The task has already ended as {task.state.value}.", task_id=task.id
         )
     with here.database.write() as connection:
-        request_cancel(connection, task)
+        request_cancel(connection, task, here.retention_ms)
     here.bell.ring(task_topic(task.id))
     return show_task(here, own_task(here.database, owner, task_id), 202)
 

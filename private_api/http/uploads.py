@@ -21,6 +21,7 @@ from contracts.problems import ProblemCode
 from private_api.blobs.store import BlobStoreFullError, BlobWriter
 from private_api.crashpoints import BLOB_STORED, UPLOAD_FINISHED, UPLOAD_STARTED
 from private_api.http.services import Services
+from private_api.http.strangeness import refuse_nul
 from serving.bodies import read_body
 from serving.problems import ProblemError
 
@@ -53,7 +54,10 @@ FieldCheck = Callable[[dict[str, str]], None]
 def receive(
     services: Services, kind: str, max_bytes: int, early: FieldCheck = lambda _fields: None
 ) -> Iterator[Received]:
-    """Take in the request's body; the zip is deleted again if the block raises.
+    """Take in the request's body; the zip is deleted again if the block refuses it with a problem.
+
+    Any other error may have come after the commit, so it leaves the zip to the sweeper, who asks whether a
+    row refers to it.
 
     ``early`` sees the fields that are known before the file's first byte, so that a hopeless upload of
     many gigabytes is refused at once. Raises problems for everything that can be wrong with a body.
@@ -70,7 +74,7 @@ def receive(
         if stored is not None:
             _inspect(services, stored.key)
         yield Received(fields=fields, zip=stored)
-    except BaseException:
+    except ProblemError:
         if stored is not None:
             services.blobs.delete(stored.key)
         raise
@@ -174,9 +178,11 @@ class _Form:
             self._in_file = False
             return
         try:
-            self._fields[self._name] = self._value.decode()
+            text = self._value.decode()
         except UnicodeDecodeError as error:
             raise ProblemError(ProblemCode.INVALID_FIELD, f"{self._name[:80]}: is not UTF-8 text.") from error
+        refuse_nul(self._name, text)
+        self._fields[self._name] = text
 
 
 def _keep(services: Services, writer: BlobWriter, kind: str) -> StoredZip:

@@ -20,6 +20,7 @@ from contracts.messages import (
     PullPolicy,
     Sandbox,
     SandboxProfile,
+    SlotKind,
 )
 from contracts.states import Phase, TaskState
 from contracts.timing import LEASE_SECONDS
@@ -32,13 +33,12 @@ _HEARD_MS = 10_000
 
 def has_work(connection: Connection, request: ClaimRequest) -> bool:
     """Whether a claim would find a task now; asked without a lock, so that idle slots disturb nobody."""
-    return connection.execute(_next_task(request)).first() is not None
+    return _next_task(connection, request, lock=False) is not None
 
 
 def claim_task(connection: Connection, request: ClaimRequest) -> Lease | None:
     """Lease the next task that fits the slot, or null. The caller holds the transaction."""
-    # PostgreSQL: racing claims take different rows instead of waiting. SQLite has one writer anyway.
-    seq = connection.execute(_next_task(request).with_for_update(skip_locked=True)).scalar()
+    seq = _next_task(connection, request, lock=True)
     if seq is None:
         return None
     lease_id = secrets.token_hex(16)
@@ -88,18 +88,45 @@ def note_worker(connection: Connection, request: ClaimRequest) -> None:
             connection.execute(insert(workers).values(values))
 
 
-def _next_task(request: ClaimRequest) -> Select[Any]:
+def hear_of_slot(connection: Connection, node: str, slot: str, kind: str) -> None:
+    """Note that a slot at work is alive, at most every ten seconds."""
+    connection.execute(
+        update(workers)
+        .where(
+            workers.c.node == node,
+            workers.c.slot == slot,
+            workers.c.kind == kind,
+            workers.c.heard_at < now_ms() - _HEARD_MS,
+        )
+        .values(heard_at=now_ms())
+    )
+
+
+def _next_task(connection: Connection, request: ClaimRequest, *, lock: bool) -> int | None:
+    # One question for each kind: the index holds each kind in order, and the better of two is soon told.
+    best: tuple[int, int] | None = None
+    for kind in request.kinds:
+        row = connection.execute(_next_of_kind(kind, request.task_id, lock=lock)).first()
+        if row is not None and (best is None or (-row.priority, row.seq) < best):
+            best = (-row.priority, row.seq)
+    return None if best is None else best[1]
+
+
+def _next_of_kind(kind: SlotKind, task_id: str | None, *, lock: bool) -> Select[Any]:
     query = (
-        select(tasks.c.seq)
+        select(tasks.c.seq, tasks.c.priority)
         .where(
             tasks.c.state == TaskState.QUEUED.value,
-            tasks.c.kind.in_([kind.value for kind in request.kinds]),
+            tasks.c.kind == kind.value,
             tasks.c.not_before <= now_ms(),
         )
         .order_by(tasks.c.priority.desc(), tasks.c.seq)
         .limit(1)
     )
-    return query if request.task_id is None else query.where(tasks.c.id == request.task_id)
+    if task_id is not None:
+        query = query.where(tasks.c.id == task_id)
+    # PostgreSQL: racing claims take different rows instead of waiting. SQLite has one writer anyway.
+    return query.with_for_update(skip_locked=True) if lock else query
 
 
 def _read_lease(connection: Connection, lease_id: str) -> Lease | None:
@@ -136,7 +163,8 @@ def _read_lease(connection: Connection, lease_id: str) -> Lease | None:
             network=row.models_network,
             tmp_exec=row.models_tmp_exec,
         ),
-        use_gpu=row.models_use_gpu,
+        # What it was queued for, whatever the model has become since.
+        use_gpu=row.tasks_kind == SlotKind.GPU,
         mounts=MountPoints(
             input=row.models_input_mountpoint,
             output=row.models_output_mountpoint,

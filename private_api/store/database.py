@@ -82,10 +82,13 @@ def current_ms(connection: Connection) -> int:
 def _create_engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_size=16, max_overflow=16)
+        return create_engine(url, pool_pre_ping=True, pool_size=16, max_overflow=16, hide_parameters=True)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, pool_size=16, max_overflow=48, connect_args={"timeout": 20})
+    # Parameters are hidden from error messages: they are other people's logs and names.
+    engine = create_engine(
+        url, pool_size=16, max_overflow=48, hide_parameters=True, connect_args={"timeout": 20}
+    )
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:

@@ -14,13 +14,15 @@ from sqlalchemy import Connection, Row, Select, select, update
 
 from contracts.messages import BlobFacts, Completion, Failure, Heartbeat, HeartbeatAnswer, Progress
 from contracts.reasons import ReasonCode
-from contracts.states import LEASED_STATES, Phase, TaskState, state_of_phase
-from contracts.timing import LEASE_SECONDS
-from private_api.decisions.phases import phase_limit_seconds
+from contracts.states import LEASED_STATES, Phase, TaskState, check_moves, state_of_phase
+from contracts.timing import LEASE_SECONDS, MAX_ATTEMPTS
+from private_api.decisions.phases import follows, phase_limit_seconds, renews_limit
 from private_api.decisions.retries import Cancel, Requeue, after_failure
+from private_api.store.claims import hear_of_slot
 from private_api.store.logs import append_chunk, append_note
 from private_api.store.models import pin_image
 from private_api.store.tables import model_versions, models, now_ms, tasks
+from private_api.store.tasks import ended_now
 
 # What a zip adds to each file: two headers, its name twice, and room for incompressible data.
 _ZIP_ENTRY_BYTES = 16 * 1024
@@ -61,9 +63,13 @@ class AttemptEnd:
 
 def held_rows() -> Select[Any]:
     """Rows under a lease, with what decisions about them need, locked until the transaction ends."""
-    return (
+    return _LEASED_ROWS.with_for_update(of=tasks)
+
+
+_LEASED_ROWS = (
         select(
-            tasks.c.seq, tasks.c.id, tasks.c.kind, tasks.c.state, tasks.c.phase, tasks.c.attempt,
+            tasks.c.seq, tasks.c.id, tasks.c.kind, tasks.c.node, tasks.c.slot,
+            tasks.c.state, tasks.c.phase, tasks.c.attempt,
             tasks.c.spoiled, tasks.c.token, tasks.c.version_id, tasks.c.cancel_requested, tasks.c.log_size,
             tasks.c.log_base, tasks.c.started_at, tasks.c.input_key, tasks.c.input_size, tasks.c.input_sha256,
             tasks.c.pending_key, tasks.c.pending_size, tasks.c.pending_sha256, models.c.limits,
@@ -72,13 +78,12 @@ def held_rows() -> Select[Any]:
         .join(models, models.c.id == tasks.c.model_id)
         .join(model_versions, model_versions.c.id == tasks.c.version_id)
         .where(tasks.c.state.in_(LEASED_STATES))
-        .with_for_update(of=tasks)
     )  # fmt: skip
 
 
 def find_leased(connection: Connection, lease_id: str, token: int) -> LeasedTask:
-    """The data of the task under this lease; raises ``StaleLeaseError``."""
-    row = _held(connection, lease_id, token)
+    """The data of the task under this lease, without locking it; raises ``StaleLeaseError``."""
+    row = _held(connection, lease_id, token, _LEASED_ROWS)
     content = None
     if row.content_key:
         content = BlobFacts(size_bytes=row.content_size, sha256=row.content_sha256)
@@ -94,22 +99,31 @@ def find_leased(connection: Connection, lease_id: str, token: int) -> LeasedTask
     )
 
 
-def renew(connection: Connection, lease_id: str, token: int, heartbeat: Heartbeat) -> HeartbeatAnswer:
-    """Renew the lease and note what the worker says of itself; raises ``StaleLeaseError``."""
+def renew(
+    connection: Connection, lease_id: str, token: int, heartbeat: Heartbeat
+) -> tuple[str, HeartbeatAnswer]:
+    """Renew the lease and note what the worker says of itself; returns the task's id and the answer.
+
+    Raises ``StaleLeaseError``.
+    """
     row = _held(connection, lease_id, token)
     news: dict[str, Any] = {"lease_expires_at": now_ms() + int(LEASE_SECONDS * 1000)}
-    if heartbeat.phase.value != row.phase:
-        limit_ms = int(phase_limit_seconds(heartbeat.phase, row.limits["time_seconds"]) * 1000)
-        news |= {"phase": heartbeat.phase.value, "phase_deadline_at": now_ms() + limit_ms}
-        # A task never goes back from running to starting under one lease.
-        if row.state == TaskState.STARTING and state_of_phase(heartbeat.phase) is TaskState.RUNNING:
+    earlier = Phase(row.phase)
+    if heartbeat.phase is not earlier and follows(heartbeat.phase, earlier):
+        news["phase"] = heartbeat.phase.value
+        if renews_limit(heartbeat.phase, earlier):
+            limit_seconds = phase_limit_seconds(heartbeat.phase, row.limits["time_seconds"])
+            news["phase_deadline_at"] = now_ms() + int(limit_seconds * 1000)
+        if state_of_phase(heartbeat.phase) is TaskState.RUNNING and row.state == TaskState.STARTING:
             news |= {"state": TaskState.RUNNING.value, "started_at": row.started_at or now_ms()}
     news |= _progress(heartbeat.progress)
     if heartbeat.image is not None:
         news["image_digest"] = heartbeat.image.digest or heartbeat.image.image_id
         pin_image(connection, row.version_id, heartbeat.image)
     connection.execute(update(tasks).where(tasks.c.seq == row.seq).values(news))
-    return HeartbeatAnswer(cancel_requested=row.cancel_requested, log_bytes=row.log_size - row.log_base)
+    hear_of_slot(connection, row.node, row.slot, row.kind)
+    stored = min(row.log_size - row.log_base, row.limits["log_bytes"])
+    return row.id, HeartbeatAnswer(cancel_requested=row.cancel_requested, log_bytes=stored)
 
 
 def append_log(
@@ -121,9 +135,12 @@ def append_log(
     nothing; past the model's limit the rest is dropped, once with a note.
     """
     row = _held(connection, lease_id, token)
-    stored = row.log_size - row.log_base
+    limit = row.limits["log_bytes"]
+    # What was stored of this attempt; our own note about the limit lies beyond it.
+    stored = min(row.log_size - row.log_base, limit)
     new = data[max(stored - offset, 0) :] if offset <= stored else b""
-    room = row.limits["log_bytes"] - row.log_size
+    # Each attempt may fill the limit, but a task that is handed back for ever may not fill the database.
+    room = min(limit - stored, MAX_ATTEMPTS * limit - row.log_size)
     if new and room > 0:
         append_chunk(connection, row.id, row.log_size, new[:room])
         stored += len(new[:room])
@@ -167,6 +184,8 @@ def commit_output(
         size_bytes=row.pending_size, sha256=row.pending_sha256
     ):
         raise OutputMismatchError
+    # A small task may be done before a heartbeat has said that it runs.
+    check_moves(TaskState(row.state), TaskState.RUNNING, TaskState.SUCCEEDED)
     ran_ms = int(completion.durations.get(Phase.RUNNING, 0.0) * 1000)
     connection.execute(
         update(tasks)
@@ -180,7 +199,7 @@ def commit_output(
             durations=completion.durations,
             started_at=row.started_at or now_ms() - ran_ms,
             **_progress(completion.progress),
-            **_ended(retention_ms),
+            **ended_now(retention_ms),
             **_NO_PENDING,
             **_OVER,
         )
@@ -212,6 +231,7 @@ def end_attempt(connection: Connection, row: Row[Any], failure: Failure, retenti
         values |= {
             "state": TaskState.QUEUED.value,
             "spoiled": decision.spoiled,
+            "queued_at": now_ms(),
             "not_before": now_ms() + int(decision.delay_seconds * 1000),
             "progress_fraction": None,
             "progress_message": None,
@@ -221,10 +241,11 @@ def end_attempt(connection: Connection, row: Row[Any], failure: Failure, retenti
         note = f"\n[attempt {row.attempt} ended: {failure.reason} The task runs again.]\n"
         append_note(connection, row.id, row.log_size, note)
     elif isinstance(decision, Cancel):
-        values |= {"state": TaskState.CANCELED.value, **_ended(retention_ms)}
+        values |= {"state": TaskState.CANCELED.value, **ended_now(retention_ms)}
         values |= {"reason_code": ReasonCode.CANCELED_BY_USER.value, "reason": "Canceled on request."}
     else:
-        values |= {"state": TaskState.FAILED.value, **_ended(retention_ms)}
+        values |= {"state": TaskState.FAILED.value, **ended_now(retention_ms)}
+    check_moves(TaskState(row.state), TaskState(values["state"]))
     connection.execute(update(tasks).where(tasks.c.seq == row.seq).values(values))
     return AttemptEnd(
         task_id=row.id,
@@ -240,13 +261,10 @@ def _progress(progress: Progress | None) -> dict[str, Any]:
     return {"progress_fraction": progress.fraction, "progress_message": progress.message}
 
 
-def _ended(retention_ms: int) -> dict[str, Any]:
-    return {"finished_at": now_ms(), "expires_at": now_ms() + retention_ms if retention_ms else None}
-
-
-def _held(connection: Connection, lease_id: str, token: int) -> Row[Any]:
-    query = held_rows().where(tasks.c.lease_id == lease_id, tasks.c.token == token)
-    row = connection.execute(query).one_or_none()
+def _held(connection: Connection, lease_id: str, token: int, rows: Select[Any] | None = None) -> Row[Any]:
+    if rows is None:
+        rows = held_rows()
+    row = connection.execute(rows.where(tasks.c.lease_id == lease_id, tasks.c.token == token)).one_or_none()
     if row is None:
         raise StaleLeaseError
     return row

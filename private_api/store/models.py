@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -84,9 +84,14 @@ _LIVE = (
 )
 
 
-def find_model(connection: Connection, human_readable_id: str) -> Model | None:
-    """The live model with this id."""
-    row = connection.execute(_LIVE.where(models.c.human_readable_id == human_readable_id)).one_or_none()
+def find_model(
+    connection: Connection, human_readable_id: str, *, lock: Literal["shared", "exclusive"] | None = None
+) -> Model | None:
+    """The live model with this id; with ``lock`` it stays as it is until the transaction ends."""
+    query = _LIVE.where(models.c.human_readable_id == human_readable_id)
+    if lock:
+        query = query.with_for_update(of=models, read=lock == "shared")
+    row = connection.execute(query).one_or_none()
     return None if row is None else _model(row)
 
 

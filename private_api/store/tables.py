@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -95,11 +96,13 @@ tasks = Table(
     Column("phase", String(16)),
     Column("reason_code", String(32)),
     Column("reason", Text),
-    Column("exit_code", Integer),
+    Column("exit_code", BigInteger),
     # Attempts begun, and those of them that our infrastructure spoiled.
     Column("attempt", Integer, nullable=False),
     Column("spoiled", Integer, nullable=False),
     Column("cancel_requested", Boolean, nullable=False),
+    # Since when it waits: its arrival, or its last return to the queue.
+    Column("queued_at", BigInteger, nullable=False),
     Column("not_before", BigInteger, nullable=False),
     Column("lease_id", String(32), unique=True),
     # The fencing token only ever grows.
@@ -131,16 +134,25 @@ tasks = Table(
     Column("expires_at", BigInteger),
     Column("purged_at", BigInteger),
 )
+
+
+def _partial_index(name: str, condition: ColumnElement[bool], *columns: ColumnElement[Any]) -> None:
+    Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
+
+
 _queued = tasks.c.state == "queued"
 _leased = tasks.c.state.in_(["starting", "running"])
-Index("tasks_queue", tasks.c.kind, tasks.c.priority.desc(), tasks.c.seq,
-      sqlite_where=_queued, postgresql_where=_queued)  # fmt: skip
-Index("tasks_leases", tasks.c.lease_expires_at, sqlite_where=_leased, postgresql_where=_leased)
+_partial_index("tasks_queue", _queued, tasks.c.kind, tasks.c.priority.desc(), tasks.c.seq)
+_partial_index("tasks_waiting", _queued, tasks.c.queued_at)
+_partial_index("tasks_leases", _leased, tasks.c.lease_expires_at)
+_partial_index("tasks_expiry", tasks.c.purged_at.is_(None), tasks.c.expires_at)
+_partial_index("tasks_output", tasks.c.output_key.is_not(None), tasks.c.output_key)
+_partial_index("tasks_pending", tasks.c.pending_key.is_not(None), tasks.c.pending_key)
+Index("tasks_input", tasks.c.input_key)
 Index("tasks_of_owner", tasks.c.owner_id, tasks.c.seq)
 Index("tasks_of_model", tasks.c.model_id, tasks.c.seq)
 Index("tasks_by_state", tasks.c.state, tasks.c.seq)
-Index("tasks_input", tasks.c.input_key)
-Index("tasks_expiry", tasks.c.expires_at)
+Index("tasks_by_age", tasks.c.created_at)
 
 log_chunks = Table(
     "log_chunks",

@@ -14,6 +14,7 @@ from contracts.reasons import ReasonCode
 from contracts.states import LEASED_STATES, TERMINAL_STATES, Phase, TaskState
 from private_api.store.logs import delete_log
 from private_api.store.models import Model
+from private_api.store.references import unused_among
 from private_api.store.tables import model_versions, models, now_ms, tasks, workers
 
 # Counting further would cost more than the number is worth to anybody.
@@ -50,6 +51,7 @@ class Task:
     progress_fraction: float | None
     progress_message: str | None
     log_size: int
+    durations: dict[str, float]
     created_at: int
     started_at: int | None
     finished_at: int | None
@@ -113,6 +115,7 @@ def add_task(
             attempt=0,
             spoiled=0,
             cancel_requested=False,
+            queued_at=now_ms(),
             not_before=0,
             token=0,
             input_key=input_key,
@@ -155,23 +158,28 @@ def list_tasks(
     return [_task(row) for row in connection.execute(query)]
 
 
-def request_cancel(connection: Connection, task: Task) -> None:
+def request_cancel(connection: Connection, task: Task, retention_ms: int) -> None:
     """Cancel a queued task at once; ask the worker of a leased one to stop. An ended task stays as it is."""
-    connection.execute(
-        update(tasks)
-        .where(tasks.c.id == task.id, tasks.c.state == TaskState.QUEUED.value)
-        .values(
-            state=TaskState.CANCELED.value,
-            reason_code=ReasonCode.CANCELED_BY_USER.value,
-            reason="Canceled before it started.",
-            finished_at=now_ms(),
-        )
-    )
-    connection.execute(
-        update(tasks)
-        .where(tasks.c.id == task.id, tasks.c.state.in_(LEASED_STATES))
-        .values(cancel_requested=True)
-    )
+    row = _locked(connection, task.id)
+    if row is None:
+        return
+    if row.state == TaskState.QUEUED:
+        values = {
+            "state": TaskState.CANCELED.value,
+            "reason_code": ReasonCode.CANCELED_BY_USER.value,
+            "reason": "Canceled before it started.",
+            **ended_now(retention_ms),
+        }
+    elif row.state in LEASED_STATES:
+        values = {"cancel_requested": True}
+    else:
+        return
+    connection.execute(update(tasks).where(tasks.c.id == task.id).values(values))
+
+
+def ended_now(retention_ms: int) -> dict[str, Any]:
+    """The columns that say when a task ended and until when its data is kept; 0 keeps it for ever."""
+    return {"finished_at": now_ms(), "expires_at": now_ms() + retention_ms if retention_ms else None}
 
 
 def delete_task(connection: Connection, task: Task) -> list[str]:
@@ -179,23 +187,19 @@ def delete_task(connection: Connection, task: Task) -> list[str]:
 
     A worker that still runs it is told ``stale_lease`` at its next word, and stops.
     """
-    row = connection.execute(
-        select(tasks.c.input_key, tasks.c.pending_key, tasks.c.output_key).where(tasks.c.id == task.id)
-    ).one_or_none()
-    connection.execute(delete(tasks).where(tasks.c.id == task.id))
-    delete_log(connection, task.id)
+    row = _locked(connection, task.id)
     if row is None:
         return []
-    keys = [key for key in (row.pending_key, row.output_key) if key]
-    if not input_is_used(connection, row.input_key):
-        keys.append(row.input_key)
-    return keys
+    connection.execute(delete(tasks).where(tasks.c.id == task.id))
+    delete_log(connection, task.id)
+    keys = [key for key in (row.pending_key, row.output_key, row.input_key) if key]
+    return unused_among(connection, keys)
 
 
-def input_is_used(connection: Connection, input_key: str) -> bool:
-    """Whether a task with data still refers to this input; a retried task shares its input."""
-    used = exists().where(tasks.c.input_key == input_key, tasks.c.purged_at.is_(None))
-    return bool(connection.execute(select(used)).scalar())
+def lock_input(connection: Connection, task: Task) -> bool:
+    """Whether the task's input is still there; it stays there until the transaction ends."""
+    row = _locked(connection, task.id)
+    return row is not None and row.purged_at is None
 
 
 def queue_position(connection: Connection, task: Task) -> int | None:
@@ -221,6 +225,10 @@ def has_worker(connection: Connection, kind: SlotKind, within_ms: int) -> bool:
     """Whether a slot of this kind has been heard of within the last ``within_ms``."""
     heard = exists().where(workers.c.kind == kind.value, workers.c.heard_at > now_ms() - within_ms)
     return bool(connection.execute(select(heard)).scalar())
+
+
+def _locked(connection: Connection, task_id: str) -> Row[Any] | None:
+    return connection.execute(select(tasks).where(tasks.c.id == task_id).with_for_update()).one_or_none()
 
 
 def _task(row: Row[Any]) -> Task:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -14,7 +13,9 @@ from contracts.timing import LEASE_SECONDS
 from private_api.store.database import current_ms
 from private_api.store.leases import AttemptEnd, end_attempt, held_rows
 from private_api.store.logs import delete_log
-from private_api.store.tables import duties, model_versions, models, now_ms, tasks
+from private_api.store.references import unused_among
+from private_api.store.tables import duties, now_ms, tasks
+from private_api.store.tasks import ended_now
 
 # One pass handles at most this many rows of each sort, so that no transaction grows long.
 _BATCH = 200
@@ -49,57 +50,45 @@ def reap(connection: Connection, retention_ms: int) -> list[AttemptEnd]:
 
 
 def fail_queued_too_long(connection: Connection, limit_ms: int, retention_ms: int) -> list[str]:
-    """Fail tasks that no worker took within ``limit_ms``; returns their ids."""
+    """Fail tasks that no worker took within ``limit_ms``, at most a batch of them; returns their ids."""
+    overdue = (
+        select(tasks.c.seq)
+        .where(tasks.c.state == TaskState.QUEUED.value, tasks.c.queued_at < now_ms() - limit_ms)
+        .order_by(tasks.c.queued_at)
+        .limit(_BATCH)
+    )
     result = connection.execute(
         update(tasks)
-        .where(tasks.c.state == TaskState.QUEUED.value, tasks.c.created_at < now_ms() - limit_ms)
+        .where(tasks.c.seq.in_(overdue), tasks.c.state == TaskState.QUEUED.value)
         .values(
             state=TaskState.FAILED.value,
             reason_code=ReasonCode.QUEUED_TOO_LONG.value,
             reason="No worker took the task within the server's limit; send it again when one is free.",
-            finished_at=now_ms(),
-            expires_at=now_ms() + retention_ms if retention_ms else None,
+            **ended_now(retention_ms),
         )
         .returning(tasks.c.id)
     )
     return list(result.scalars())
 
 
-def purge_expired(connection: Connection) -> list[str]:
-    """Part with the data of tasks past their retention; returns blob keys to delete. The rows stay."""
+def purge_expired(connection: Connection) -> tuple[int, list[str]]:
+    """Part with the data of a batch of tasks past their retention; the rows stay.
+
+    Returns how many tasks there were, and the keys of the blobs to delete.
+    """
     query = (
         select(tasks.c.seq, tasks.c.id, tasks.c.input_key, tasks.c.output_key)
         .where(tasks.c.expires_at < now_ms(), tasks.c.purged_at.is_(None))
+        .order_by(tasks.c.expires_at)
         .limit(_BATCH)
     )
-    keys: list[str] = []
-    for row in connection.execute(query).all():
-        connection.execute(
-            update(tasks).where(tasks.c.seq == row.seq).values(purged_at=now_ms(), log_size=0, log_base=0)
-        )
+    rows = connection.execute(query).all()
+    for row in rows:
+        gone = {"purged_at": now_ms(), "log_size": 0, "log_base": 0}
+        connection.execute(update(tasks).where(tasks.c.seq == row.seq).values(gone))
         delete_log(connection, row.id)
-        keys += [key for key in (row.output_key, row.input_key) if key and not _is_used(connection, key)]
-    return keys
-
-
-def unused_among(connection: Connection, keys: Sequence[str]) -> list[str]:
-    """Those of ``keys`` that no row refers to."""
-    return [key for key in keys if not _is_used(connection, key)]
-
-
-def _is_used(connection: Connection, key: str) -> bool:
-    kind = key.partition("/")[0]
-    if kind == "contents":
-        query = (
-            select(model_versions.c.id)
-            .join(models, models.c.id == model_versions.c.model_id)
-            .where(model_versions.c.content_key == key, models.c.deleted_at.is_(None))
-        )
-    else:
-        column = tasks.c.input_key if kind == "inputs" else tasks.c.output_key
-        found = column == key if kind == "inputs" else (column == key) | (tasks.c.pending_key == key)
-        query = select(tasks.c.seq).where(found, tasks.c.purged_at.is_(None))
-    return connection.execute(query.limit(1)).first() is not None
+    keys = [key for row in rows for key in (row.output_key, row.input_key) if key]
+    return len(rows), unused_among(connection, keys)
 
 
 _WORKER_LOST = Failure(

@@ -198,3 +198,44 @@ def test_unknown_fields_are_ignored_where_the_caller_asks_for_it(api):
 
     problem(send("/v1/tasks"), "invalid_field", 422)
     assert send("/v1/tasks?ignore_unknown=true").status_code == 202
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00%2B23:59", "1700000000", "2026-01-01T00:00:00"],
+)
+def test_a_moment_outside_the_calendar_or_without_a_zone_is_refused(api, moment):
+    document = problem(api.call("GET", f"/v1/tasks?created_after={moment}"), "invalid_field", 422)
+    assert "created_after" in document["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/models/a%00b", 404), ("DELETE", "/v1/keys/a%00", 404), ("POST", "/v1/tasks?model_human_readable_id=a%00", 422)],
+)  # fmt: skip
+def test_nul_is_refused_before_any_database_sees_it(api, method, path, status):
+    assert api.call(method, path).status_code == status
+
+
+@pytest.mark.parametrize(
+    "word", ['"wait_seconds": 1e999', '"wait_seconds": ' + "1" + "0" * 400, '"wait_seconds": -1e300']
+)
+def test_a_number_that_is_none_is_refused_from_workers_too(api, word):
+    api.register()
+    api.submit()
+    lease = api.claim()
+    answer = api.about(
+        lease, "heartbeat", data=f'{{"phase": "running", {word}}}', content_type="application/json"
+    )
+    problem(answer, "invalid_field", 422)
+
+
+def test_a_models_last_line_with_nul_ends_its_attempt_all_the_same(api):
+    api.register()
+    task = api.submit().json["id"]
+    api.fail(api.claim(), "exit_nonzero", "It said \x00.")
+    assert api.task(task)["reason"] == "It said \N{REPLACEMENT CHARACTER}."
+
+
+def test_options_are_not_answered_with_a_page(api):
+    problem(api.call("OPTIONS", "/v1/tasks"), "method_not_allowed", 405)

@@ -2,8 +2,10 @@ import base64
 import stat
 
 import pytest
+from sqlalchemy import delete, update
 
 from private_api.bootstrap import ensure_first_keys
+from private_api.store.tables import api_keys, idempotency, now_ms
 from tests.integration.private_api.callers import problem, zip_of
 
 
@@ -68,8 +70,11 @@ def test_a_revoked_or_expired_key_is_refused(api):
     assert api.call("DELETE", f"/v1/keys/{made['id']}").status_code == 204
     problem(api.call("GET", "/v1/models", key=made["key"]), "unauthenticated", 401)
     problem(api.call("DELETE", f"/v1/keys/{made['id']}"), "key_not_found", 404)
-    past = {"name": "y", "role": "user", "expires_at": "2020-01-01T00:00:00Z"}
-    expired = api.call("POST", "/v1/keys", json=past).json
+    later = {"name": "y", "role": "user", "expires_at": "2999-01-01T00:00:00Z"}
+    expired = api.call("POST", "/v1/keys", json=later).json
+    assert api.call("GET", "/v1/models", key=expired["key"]).status_code == 200
+    with api.services.database.write() as connection:
+        connection.execute(update(api_keys).values(expires_at=now_ms() - 1).where(api_keys.c.name == "y"))
     problem(api.call("GET", "/v1/models", key=expired["key"]), "unauthenticated", 401)
 
 
@@ -157,3 +162,36 @@ def test_a_repeated_registration_answers_as_the_first(api):
 def test_an_unusable_idempotency_key_is_refused(api, key):
     api.register()
     problem(api.submit(headers={"Idempotency-Key": key}), "invalid_field", 422)
+
+
+def test_a_key_cannot_be_born_dead(api):
+    past = {"name": "y", "role": "user", "expires_at": "2020-01-01T00:00:00Z"}
+    assert "expires_at" in problem(api.call("POST", "/v1/keys", json=past), "invalid_field", 422)["detail"]
+
+
+def test_a_key_request_repeated_after_its_answer_was_forgotten_is_a_conflict(api):
+    arguments = {"json": {"name": "k", "role": "user"}, "headers": {"Idempotency-Key": "k1"}}
+    assert api.call("POST", "/v1/keys", **arguments).status_code == 201
+    with api.services.database.write() as connection:
+        connection.execute(delete(idempotency))
+    problem(api.call("POST", "/v1/keys", **arguments), "idempotency_conflict", 409)
+
+
+def test_a_repetition_is_answered_as_the_first_even_when_the_model_is_disabled_by_now(api):
+    api.register()
+    first = api.submit(headers={"Idempotency-Key": "once"})
+    api.call("PATCH", "/v1/models/echo", json={"enabled": False})
+    again = api.submit(headers={"Idempotency-Key": "once"})
+    assert (again.status_code, again.json) == (202, first.json)
+    problem(api.submit(headers={"Idempotency-Key": "another"}), "model_disabled", 409)
+
+
+def test_credentials_that_are_no_base64_are_no_credentials(api):
+    answer = api.app.test_client().get("/v1/models", headers={"Authorization": "Basic \xff"})
+    problem(answer, "unauthenticated", 401)
+
+
+def test_drafts_of_first_keys_that_a_kill_left_are_no_obstacle(api):
+    (api.directory / "admin.key").rename(api.directory / ".admin.key.draft")
+    ensure_first_keys(api.services.database, api.directory)
+    assert (api.directory / "admin.key").read_text() != api.admin

@@ -1,11 +1,16 @@
+import contextlib
+import dataclasses
+import hashlib
+import io
+import os
 import threading
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from private_api.http.downloads import CorruptBlobError
-from private_api.store.tables import now_ms, tasks
-from private_api.upkeep import reap_once, sweep_once
+from private_api.store.tables import now_ms, tasks, workers
+from private_api.upkeep import purge_once, reap_once, sweep_once
 from tests.integration.private_api.callers import problem, zip_of
 
 
@@ -239,10 +244,10 @@ def test_data_past_its_retention_is_gone_and_the_task_says_so(api):
     api.finish(lease)
     with api.services.database.write() as connection:
         connection.execute(update(tasks).values(expires_at=now_ms() - 1))
-    sweep_once(api.services)
+    purge_once(api.services)
     assert api.blobs() == []
     assert api.task(lease["task_id"])["data_expired"] is True
-    for path in ("output", "input"):
+    for path in ("output", "input", "logs"):
         problem(api.call("GET", f"/v1/tasks/{lease['task_id']}/{path}"), "data_expired", 410)
     problem(api.call("POST", f"/v1/tasks/{lease['task_id']}/retry"), "data_expired", 410)
 
@@ -256,3 +261,146 @@ def test_the_last_progress_comes_with_the_last_word(api):
     last = {"fraction": 1.0, "message": "30 of 30"}
     api.about(lease, "complete", json={"output": stored, "exit_code": 0, "durations": {}, "progress": last})
     assert api.task(lease["task_id"])["progress"] == last
+
+
+def test_an_error_after_the_commit_loses_neither_input_nor_output(api, monkeypatch):
+    api.register()
+    write = api.services.database.write
+
+    @contextlib.contextmanager
+    def committed_and_broken():
+        with write() as connection:
+            yield connection
+        raise RuntimeError("the connection broke after the commit")
+
+    monkeypatch.setattr(api.services.database, "write", committed_and_broken)
+    assert api.submit().status_code == 500
+    monkeypatch.undo()
+    lease = api.claim()
+    assert api.about(lease, "input", "GET").data == zip_of(a="hi")
+    monkeypatch.setattr(api.services.database, "write", committed_and_broken)
+    assert api.about(lease, "output", "PUT", data=zip_of(a="1")).status_code == 500
+    monkeypatch.undo()
+    body = zip_of(a="1")
+    facts = {"size_bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    assert (
+        api.about(lease, "complete", json={"output": facts, "exit_code": 0, "durations": {}}).status_code
+        == 200
+    )
+    assert api.call("GET", f"/v1/tasks/{lease['task_id']}/output").data == body
+
+
+def test_a_task_keeps_its_kind_when_its_model_changes(api):
+    api.register()
+    api.submit()
+    api.call("PATCH", "/v1/models/echo", json={"use_gpu": True})
+    assert api.claim(kinds=["cpu"])["use_gpu"] is False
+    assert api.submit().json["kind"] == "gpu"
+
+
+def test_the_better_of_two_kinds_comes_first(api):
+    api.register("one")
+    api.register("two", use_gpu=True)
+    first, second = api.submit("two").json["id"], api.submit("one").json["id"]
+    assert [api.claim(kinds=["cpu", "gpu"])["task_id"] for _ in range(2)] == [first, second]
+
+
+def test_a_worker_does_not_win_time_by_going_in_circles(api):
+    api.register()
+    task = api.submit().json["id"]
+    lease = api.claim()
+    api.beat(lease, "running")
+    with api.services.database.write() as connection:
+        connection.execute(update(tasks).values(phase_deadline_at=now_ms() + 5000))
+    api.beat(lease, "pulling")
+    api.beat(lease, "running")
+    with api.services.database.read() as connection:
+        row = connection.execute(select(tasks.c.phase, tasks.c.phase_deadline_at - now_ms())).one()
+    assert row[0] == "running"
+    assert row[1] < 6000
+    assert api.task(task)["state"] == "running"
+
+
+def test_each_attempt_has_room_for_its_log(api):
+    api.register(log_bytes=1024)
+    task = api.submit().json["id"]
+    first = api.claim()
+    assert api.about(first, "logs?offset=0", data=b"x" * 2000).json == {"log_bytes": 1024}
+    assert api.beat(first).json["log_bytes"] == 1024
+    api.fail(first, "drained")
+    second = api.claim()
+    assert api.about(second, "logs?offset=0", data=b"second attempt").json == {"log_bytes": 14}
+    assert "second attempt" in api.call("GET", f"/v1/tasks/{task}/logs").text
+
+
+def test_a_slot_at_work_counts_as_a_worker(api):
+    api.register()
+    api.submit()
+    lease = api.claim()
+    waiting = api.submit().json["id"]
+    with api.services.database.write() as connection:
+        connection.execute(update(workers).values(heard_at=0))
+    assert api.task(waiting)["waiting_for"] is not None
+    api.beat(lease)
+    assert api.task(waiting)["waiting_for"] is None
+
+
+def test_a_task_that_waited_too_long_fails_but_not_for_the_time_it_ran(api, settings):
+    services = dataclasses.replace(
+        api.services, settings=dataclasses.replace(settings, queued_limit_seconds=60)
+    )
+    api.register()
+    ids = [api.submit().json["id"] for _ in range(2)]
+    lease = api.claim()
+    with api.services.database.write() as connection:
+        connection.execute(update(tasks).values(queued_at=now_ms() - 61_000, created_at=now_ms() - 61_000))
+    api.fail(lease, "drained")
+    reap_once(services)
+    states = [(api.task(task)["state"], api.task(task)["reason_code"]) for task in ids]
+    assert states == [("queued", "drained"), ("failed", "queued_too_long")]
+
+
+def test_the_data_of_a_task_canceled_while_queued_expires_too(api):
+    api.register()
+    task = api.submit().json["id"]
+    api.call("POST", f"/v1/tasks/{task}/cancel")
+    assert api.task(task)["expires_at"] is not None
+
+
+def test_the_sweeper_takes_what_nothing_needs_and_nothing_else(api):
+    for weights in ("1", "2", "3"):
+        data = {
+            "human_readable_id": "m",
+            "container_tag": "m:1",
+            "zip_file": (io.BytesIO(zip_of(w=weights)), "m.zip"),
+        }
+        if weights == "1":
+            api.call("POST", "/v1/models", data=data)
+            bound = api.submit("m").json["id"]
+        else:
+            api.call("PATCH", "/v1/models/m", data={"zip_file": data["zip_file"]})
+    root = api.services.settings.blob_directory
+    (root / "outputs").mkdir()
+    (root / "outputs" / "orphan").write_bytes(b"x")
+    (root / "unfinished" / "cut-off").write_bytes(b"x")
+    for file in root.rglob("*"):
+        os.utime(file, (0, 0))
+    sweep_once(api.services)
+    kept = api.blobs()
+    assert len([key for key in kept if key.startswith("contents/")]) == 2, (
+        "the present one, and the bound one"
+    )
+    assert len([key for key in kept if key.startswith("inputs/")]) == 1
+    assert len(kept) == 3
+    lease = api.claim()
+    assert lease["task_id"] == bound
+    assert api.about(lease, "content", "GET").data == zip_of(w="1")
+
+
+def test_too_many_waiting_workers_are_asked_to_come_back(api):
+    permits = [api.services.claim_permits.acquire(blocking=False) for _ in range(64)]
+    assert all(permits)
+    wanted = {"node": "n", "slot": "s", "kinds": ["cpu"], "wait_seconds": 0}
+    answer = api.call("POST", "/v1/leases", key=api.worker, json=wanted)
+    problem(answer, "unavailable", 503)
+    assert answer.headers["Retry-After"]
