@@ -12,16 +12,10 @@ from sqlalchemy.exc import IntegrityError
 from contracts.problems import ProblemCode
 from private_api.http.authentication import allow, caller
 from private_api.http.documents import key_document
-from private_api.http.fields import (
-    KeyRequest,
-    PageQuery,
-    json_object,
-    milliseconds,
-    query_fields,
-    read_fields,
-)
+from private_api.http.fields import json_object, milliseconds, query_fields, read_fields
 from private_api.http.repetition import create_once, idempotency_key
 from private_api.http.services import services
+from private_api.http.shapes import KeyRequest, PageQuery
 from private_api.store.idempotency import fingerprint_of
 from private_api.store.keys import Role, add_key, derived_secret, list_keys, new_secret, revoke_key
 from serving.problems import ProblemError

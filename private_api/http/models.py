@@ -10,19 +10,16 @@ from sqlalchemy import Connection
 from contracts.problems import ProblemCode
 from private_api.http.authentication import PEOPLE, Caller, allow, caller
 from private_api.http.documents import model_document
-from private_api.http.fields import (
+from private_api.http.fields import json_object, query_fields, read_fields, received_fields
+from private_api.http.repetition import create_once
+from private_api.http.services import Services, services
+from private_api.http.shapes import (
     DEFAULT_LIMITS,
     DEFAULT_SETTINGS,
     ModelRegistration,
     ModelSettings,
     PageQuery,
-    json_object,
-    query_fields,
-    read_fields,
-    received_fields,
 )
-from private_api.http.repetition import create_once
-from private_api.http.services import Services, services
 from private_api.http.uploads import StoredZip, receive
 from private_api.store.idempotency import fingerprint_of
 from private_api.store.keys import Role

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from contracts.names import IDEMPOTENCY_KEY_HEADER, TASK_ID_PATTERN
 from contracts.problems import PROBLEM_CONTENT_TYPE
-from private_api.http.fields import (
+from private_api.http.openapi_answers import ANSWERS, LOG, ZIP
+from private_api.http.shapes import (
     KeyRequest,
     ModelRegistration,
     ModelSettings,
@@ -22,7 +23,6 @@ from private_api.http.fields import (
     TaskFields,
     TaskQuery,
 )
-from private_api.http.openapi_answers import ANSWERS, LOG, ZIP
 from private_api.http.uploads import FILE_FIELD
 
 blueprint = Blueprint("openapi", __name__)

@@ -12,7 +12,7 @@ from contracts.names import NEXT_OFFSET_HEADER
 from contracts.problems import ProblemCode
 from contracts.reasons import ReasonCode
 from contracts.states import Phase, TaskState
-from private_api.http.fields import DEFAULT_LIMITS
+from private_api.http.shapes import DEFAULT_LIMITS
 from private_api.store.keys import Role
 
 _TEXT = {"type": "string"}

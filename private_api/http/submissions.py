@@ -13,9 +13,10 @@ from private_api.bell import queue_topic
 from private_api.crashpoints import TASK_COMMITTED
 from private_api.http.authentication import PEOPLE, Caller, allow, caller
 from private_api.http.documents import task_document
-from private_api.http.fields import TaskFields, received_fields
+from private_api.http.fields import received_fields
 from private_api.http.repetition import Answer, create_once, idempotency_key
 from private_api.http.services import Services, services
+from private_api.http.shapes import TaskFields
 from private_api.http.task_answers import (
     POLL_AGAIN_SECONDS,
     find_own_task,

@@ -11,8 +11,9 @@ from private_api.bell import task_topic
 from private_api.http.authentication import PEOPLE, allow, caller
 from private_api.http.documents import task_document
 from private_api.http.downloads import send_blob
-from private_api.http.fields import TaskQuery, milliseconds, query_fields
+from private_api.http.fields import milliseconds, query_fields
 from private_api.http.services import services
+from private_api.http.shapes import TaskQuery
 from private_api.http.task_answers import own_task, refuse_expired, send_output, show_task, wait_until_ended
 from private_api.http.waiting import preferred_wait
 from private_api.store.tasks import TaskFilter, delete_task, list_tasks, request_cancel

@@ -211,8 +211,12 @@ def test_a_moment_outside_the_calendar_or_without_a_zone_is_refused(api, moment)
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v1/models/a%00b", 404), ("DELETE", "/v1/keys/a%00", 404), ("POST", "/v1/tasks?model_human_readable_id=a%00", 422)],
-)  # fmt: skip
+    [
+        ("GET", "/v1/models/a%00b", 404),
+        ("DELETE", "/v1/keys/a%00", 404),
+        ("POST", "/v1/tasks?model_human_readable_id=a%00", 422),
+    ],
+)
 def test_nul_is_refused_before_any_database_sees_it(api, method, path, status):
     assert api.call(method, path).status_code == status
 

@@ -1,0 +1,194 @@
+"""What callers may send, field by field: the shapes, their bounds, and what stands where nothing is said."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from contracts.messages import Limits, PullPolicy, SandboxProfile
+from contracts.names import is_image_reference, is_model_id
+from contracts.states import TaskState
+from private_api.store.keys import Role
+
+_M = TypeVar("_M", bound=BaseModel)
+_J = TypeVar("_J")
+
+_MIB = 1024**2
+_GIB = 1024**3
+_MAX_JSON_BYTES = 1024 * 1024
+# Over these lies the container's own system; a model that asks for them would not start, or worse, would.
+_RESERVED_TOP = {"proc", "sys", "dev", "etc", "bin", "sbin", "lib", "lib64", "usr", "run", "tmp"}
+
+
+def _without_nul(text: str) -> str:
+    # PostgreSQL cannot store NUL, and no name has a use for it.
+    if "\x00" in text:
+        raise ValueError("must not contain NUL characters")
+    return text
+
+
+def _image_reference(text: str) -> str:
+    if not is_image_reference(text):
+        raise ValueError("is not an image reference such as 'registry.example.org/group/model:1.2'")
+    return text
+
+
+def _mountpoint(text: str) -> str:
+    path = PurePosixPath(text)
+    parts = path.parts
+    if not text.startswith("/") or len(parts) < 2 or ".." in parts or str(path) != text.rstrip("/"):
+        raise ValueError("must be an absolute path inside the container, such as /input")
+    if parts[1] in _RESERVED_TOP:
+        raise ValueError(f"must not lie in /{parts[1]}")
+    return str(path)
+
+
+def _moment(value: object) -> datetime:
+    # Pydantic would take bare numbers too, and moments that fall out of the calendar in UTC.
+    try:
+        if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
+            moment = datetime.fromisoformat(value).astimezone(UTC)
+            if datetime.fromisoformat(value).tzinfo is not None:
+                return moment
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("must be a time with its zone, such as 2026-01-31T12:00:00Z")
+
+
+_Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+_ImageReference = Annotated[
+    str, StringConstraints(min_length=1, max_length=255), AfterValidator(_image_reference)
+]
+_Text = Annotated[str, AfterValidator(_without_nul)]
+_Mountpoint = Annotated[
+    str, StringConstraints(max_length=255), AfterValidator(_without_nul), AfterValidator(_mountpoint)
+]
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ModelSettings(_Fields):
+    """What a PATCH of a model may change, and what registering may choose; what is omitted stays."""
+
+    container_tag: _ImageReference | None = None
+    description: Annotated[_Text, Field(max_length=10_000)] | None = None
+    use_gpu: bool | None = None
+    enabled: bool | None = None
+    pull_policy: PullPolicy | None = None
+    profile: SandboxProfile | None = None
+    network: bool | None = None
+    tmp_exec: bool | None = None
+    allow_empty_output: bool | None = None
+    input_mountpoint: _Mountpoint | None = None
+    output_mountpoint: _Mountpoint | None = None
+    model_mountpoint: _Mountpoint | None = None
+    time_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+    memory_bytes: Annotated[int, Field(ge=16 * _MIB, le=16 * 1024 * _GIB)] | None = None
+    cpus: Annotated[float, Field(ge=0.01, le=1024)] | None = None
+    pids: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    output_bytes: Annotated[int, Field(ge=1, le=16 * 1024 * _GIB)] | None = None
+    output_files: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    log_bytes: Annotated[int, Field(ge=1024, le=_GIB)] | None = None
+    shm_bytes: Annotated[int, Field(ge=_MIB, le=1024 * _GIB)] | None = None
+    tmp_bytes: Annotated[int, Field(ge=_MIB, le=1024 * _GIB)] | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """The given settings by the names that the store has for them, without limits and image."""
+        given = self.model_dump(
+            mode="json", exclude_none=True, exclude={"container_tag", "human_readable_id", "classic_id"}
+        )
+        return {name: value for name, value in given.items() if name not in DEFAULT_LIMITS}
+
+    def limits(self) -> dict[str, Any]:
+        """The given limits."""
+        given = self.model_dump(mode="json", exclude_none=True)
+        return {name: value for name, value in given.items() if name in DEFAULT_LIMITS}
+
+
+class ModelRegistration(ModelSettings):
+    """``POST /v1/models``."""
+
+    human_readable_id: _Text
+    container_tag: _ImageReference
+    classic_id: bool = False
+
+    @model_validator(mode="after")
+    def _id_is_usable(self) -> Self:
+        if not is_model_id(self.human_readable_id, classic=self.classic_id):
+            raise ValueError("human_readable_id must be 1 to 128 characters of A-Z a-z 0-9 . _ -")
+        return self
+
+
+class KeyRequest(_Fields):
+    """``POST /v1/keys``."""
+
+    name: Annotated[_Text, StringConstraints(min_length=1, max_length=128)]
+    role: Role
+    expires_at: _Moment | None = None
+
+
+class TaskQuery(_Fields):
+    """``GET /v1/tasks``."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    cursor: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")] | None = None
+    state: TaskState | None = None
+    model: _Text | None = None
+    created_after: _Moment | None = None
+    created_before: _Moment | None = None
+
+
+class PageQuery(_Fields):
+    """The other lists."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    cursor: Annotated[_Text, StringConstraints(max_length=128)] = ""
+
+
+class TaskFields(_Fields):
+    """What comes with a task's zip, as form fields or query parameters."""
+
+    model_human_readable_id: _Text
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+
+
+DEFAULT_LIMITS: dict[str, Any] = Limits(
+    time_seconds=3600.0,
+    memory_bytes=4 * _GIB,
+    cpus=2.0,
+    pids=512,
+    output_bytes=10 * _GIB,
+    output_files=100_000,
+    log_bytes=10 * _MIB,
+    shm_bytes=_GIB,
+    tmp_bytes=_GIB,
+).to_json()
+
+DEFAULT_SETTINGS: dict[str, Any] = {
+    "description": "",
+    "enabled": True,
+    "use_gpu": False,
+    "pull_policy": PullPolicy.IF_MISSING.value,
+    "profile": SandboxProfile.STRICT.value,
+    "network": False,
+    "tmp_exec": False,
+    "allow_empty_output": False,
+    "input_mountpoint": "/input",
+    "output_mountpoint": "/output",
+    "model_mountpoint": "/model",
+}
