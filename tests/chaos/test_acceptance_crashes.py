@@ -115,9 +115,10 @@ def test_accepted_task_outlives_a_kill_right_after_its_202(server: Server, user:
     server.private_api.kill()
     server.private_api.start()
     server.wait_until_ready()
-    # Then
+    # Then it gives its result, at the second attempt where the kill took the answer to a claim with it
     ended = eventually_ended(user, task)
-    assert (ended["state"], ended["attempt"]) == ("succeeded", 1), ended
+    assert ended["state"] == "succeeded", ended
+    assert ended["attempt"] in {1, 2}
     assert user.output(ended) == {"steps.txt": b"5"}
 
 

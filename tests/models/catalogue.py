@@ -91,9 +91,9 @@ MODELS: dict[str, TinyModel] = {
         "printf '\\033[31mred\\033[0m </script>\\n\\377\\376 bad\\n'; echo x > /output/x",
     ),
     "tries-network": _shell(
-        "says which networks it sees, and whether it reached anything",
+        "says which networks it sees, and what it hears when it tries one that is kept for examples",
         "ip -o addr > /output/addresses; cat /proc/net/route > /output/routes;"
-        " wget -T 3 -q -O /dev/null http://1.1.1.1/ && echo reached > /output/reached || true",
+        " nc -w 1 192.0.2.1 80 < /dev/null 2> /output/answer; true",
     ),
     "writes-root": _shell("writes where only a writable root lets it", "echo x > /evil && cp /evil /output/"),
     "writes-tmp": _shell("writes to /tmp", "echo x > /tmp/x && cp /tmp/x /output/x"),
