@@ -18,14 +18,14 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from consumer.bootstrap import build_station, slot_directory
-from consumer.cleaning import remove_other_slots
-from consumer.docker_engine import DockerEngine
-from consumer.engine_check import check_engine
-from consumer.errors import ConsumerError, SettingsError
-from consumer.labels import Owner
-from consumer.settings import Settings
-from consumer.slot_worker import SlotWorker
-from consumer.slots import Slot, slots_of_machine
+from consumer.node.engine_check import check_engine
+from consumer.node.settings import Settings
+from consumer.node.slots import Slot, slots_of_machine
+from consumer.outside.docker_engine import DockerEngine
+from consumer.outside.errors import ConsumerError, SettingsError
+from consumer.outside.labels import Owner
+from consumer.slot.cleaning import remove_other_slots
+from consumer.slot.worker import SlotWorker
 from consumer.supervisor import supervise
 from serving.logs import configure_logging
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from consumer.contents import Contents
-from consumer.docker_engine import DockerEngine
-from consumer.engine import Engine
-from consumer.errors import SettingsError
-from consumer.holder import Holder
-from consumer.labels import Owner
-from consumer.record import RecordFile
-from consumer.server import Server
-from consumer.settings import Settings
-from consumer.slots import Slot
-from consumer.station import Station
-from consumer.workspace import Workspaces
+from consumer.node.contents import Contents
+from consumer.node.holder import Holder
+from consumer.node.record import RecordFile
+from consumer.node.settings import Settings
+from consumer.node.slots import Slot
+from consumer.node.station import Station
+from consumer.node.workspace import Workspaces
+from consumer.outside.docker_engine import DockerEngine
+from consumer.outside.engine import Engine
+from consumer.outside.errors import SettingsError
+from consumer.outside.labels import Owner
+from consumer.outside.server import Server
 
 # The private API makes the key file at its first start, perhaps a moment after us.
 _KEY_PATIENCE_SECONDS = 60.0

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from threading import Event
 from types import FrameType
 
-from consumer.backoff import delays
-from consumer.slots import Slot
+from consumer.node.slots import Slot
+from consumer.outside.backoff import delays
 
 _log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from consumer import labels
 from consumer.bootstrap import build_station
-from consumer.docker_engine import DockerEngine
-from consumer.settings import Settings
-from consumer.slot_worker import SlotWorker
-from consumer.slots import Slot
-from consumer.station import Station
+from consumer.node.settings import Settings
+from consumer.node.slots import Slot
+from consumer.node.station import Station
+from consumer.outside import labels
+from consumer.outside.docker_engine import DockerEngine
+from consumer.slot.worker import SlotWorker
 from tests.integration.consumer.model_images import Images
 from tests.integration.consumer.worker_protocol import WorkerProtocol
 

@@ -8,7 +8,7 @@ import secrets
 import tarfile
 from pathlib import Path
 
-from consumer.docker_engine import DockerEngine
+from consumer.outside.docker_engine import DockerEngine
 
 BUSYBOX = Path("/bin/busybox")
 APPLETS = (

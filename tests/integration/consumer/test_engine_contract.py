@@ -1,4 +1,4 @@
-"""What ``consumer.engine.Engine`` promises, held against the real engine and the fake that unit tests use."""
+"""What ``Engine`` promises, held against the real engine and the fake that unit tests use."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from consumer.docker_engine import DockerEngine
-from consumer.engine import Engine, LocalImage
-from consumer.errors import NotFoundError, RefusedError
+from consumer.outside.docker_engine import DockerEngine
+from consumer.outside.engine import Engine, LocalImage
+from consumer.outside.errors import NotFoundError, RefusedError
 from tests.integration.consumer.model_images import Images
 from tests.integration.consumer.worker_protocol import wait_until
 from tests.unit.consumer.fake_engine import FakeContainer, FakeEngine

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from consumer.docker_engine import DockerEngine
-from consumer.labels import TASK
+from consumer.outside.docker_engine import DockerEngine
+from consumer.outside.labels import TASK
 from contracts.messages import PullPolicy, SandboxProfile
 from tests.integration.consumer.model_images import Images
 from tests.integration.consumer.worker_protocol import MIB, Task, WorkerProtocol, facts_of, wait_until

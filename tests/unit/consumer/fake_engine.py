@@ -10,8 +10,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from consumer.engine import ContainerFacts, EngineFacts, Labelled, LocalImage
-from consumer.errors import EngineAwayError, NotFoundError, RefusedError
+from consumer.outside.engine import ContainerFacts, EngineFacts, Labelled, LocalImage
+from consumer.outside.errors import EngineAwayError, NotFoundError, RefusedError
 
 # What a container's program does: it gets its container and returns its exit code.
 Program = Callable[["FakeContainer"], int]
@@ -40,7 +40,7 @@ class FakeContainer:
 
 
 class FakeEngine:
-    """``consumer.engine.Engine``; ``away`` makes every call fail."""
+    """``consumer.outside.engine.Engine``; ``away`` makes every call fail."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import threading
 import zipfile
 from collections.abc import Iterable, Iterator
 
-from consumer.errors import ServerAwayError, StaleLeaseError
+from consumer.outside.errors import ServerAwayError, StaleLeaseError
 from contracts.messages import (
     BlobFacts,
     ClaimRequest,
@@ -34,7 +34,7 @@ def facts_of(body: bytes) -> BlobFacts:
 
 
 class FakeServer:
-    """``consumer.server.Server`` for one lease at a time."""
+    """``consumer.outside.server.Server`` for one lease at a time."""
 
     def __init__(self, input_zip: bytes) -> None:
         self.input = input_zip

@@ -9,14 +9,14 @@ from typing import Any, cast
 
 import pytest
 
-from consumer.attempt import Attempt
+from consumer.attempt.run import Attempt
 from consumer.bootstrap import build_station
-from consumer.cleaning import Cleaner, remove_other_slots
-from consumer.engine import LocalImage
-from consumer.errors import EngineAwayError
-from consumer.server import Server
-from consumer.settings import Settings
-from consumer.slots import Slot
+from consumer.node.settings import Settings
+from consumer.node.slots import Slot
+from consumer.outside.engine import LocalImage
+from consumer.outside.errors import EngineAwayError
+from consumer.outside.server import Server
+from consumer.slot.cleaning import Cleaner, remove_other_slots
 from contracts.messages import BlobFacts, Lease
 from contracts.reasons import ReasonCode
 from contracts.states import Phase
@@ -126,7 +126,7 @@ def test_a_refused_start_is_the_images_fault(tmp_path: Path) -> None:
 
 def test_an_engine_that_breaks_off_is_our_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given an engine that goes away while the model runs, and patience of none
-    monkeypatch.setattr("consumer.observation.ENGINE_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("consumer.attempt.observation.ENGINE_PATIENCE_SECONDS", 0.0)
     bench = Bench(tmp_path)
 
     class Broken:
@@ -149,7 +149,7 @@ def test_a_child_out_of_memory_is_no_success(tmp_path: Path) -> None:
 
 def test_a_cancel_asks_first_and_kills_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a running model that does not listen
-    monkeypatch.setattr("consumer.attempt.GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("consumer.attempt.run.GRACE_SECONDS", 0.05)
     bench = Bench(tmp_path, until_killed)
     thread = bench.run_beside()
     wait_until(lambda: any(c.facts.running for c in bench.engine.containers.values()))

@@ -6,8 +6,8 @@ from itertools import islice
 
 import pytest
 
-from consumer.backoff import delays, persist
-from consumer.errors import AbandonedError, ServerAwayError, StaleLeaseError
+from consumer.outside.backoff import delays, persist
+from consumer.outside.errors import AbandonedError, ServerAwayError, StaleLeaseError
 
 
 def test_pauses_double_up_to_the_longest() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.errors import SettingsError
-from consumer.settings import Settings
+from consumer.node.settings import Settings
+from consumer.outside.errors import SettingsError
 
 
 def test_an_empty_environment_suits_one_machine() -> None:

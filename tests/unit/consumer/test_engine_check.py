@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from consumer.engine import EngineFacts
-from consumer.engine_check import check_engine
-from consumer.errors import EngineError, NotFoundError
-from consumer.labels import Owner
+from consumer.node.engine_check import check_engine
+from consumer.outside.engine import EngineFacts
+from consumer.outside.errors import EngineError, NotFoundError
+from consumer.outside.labels import Owner
 from tests.unit.consumer.fake_engine import FakeEngine
 
 OWNER = Owner(installation="inst", node="node", slot="check")

@@ -7,9 +7,9 @@ from threading import Event
 
 import pytest
 
-from consumer.engine import LocalImage
-from consumer.errors import PreventedError
-from consumer.images import pull_failure, resolve_image, resolved, tagged
+from consumer.node.images import pull_failure, resolve_image, resolved, tagged
+from consumer.outside.engine import LocalImage
+from consumer.outside.errors import PreventedError
 from contracts.messages import ImageSpec, PullPolicy
 from contracts.reasons import ReasonCode
 from tests.unit.consumer.fake_engine import FakeEngine

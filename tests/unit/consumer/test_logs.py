@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 
-from consumer.errors import ServerAwayError
-from consumer.logs import LogFollower
+from consumer.attempt.logs import LogFollower
+from consumer.outside.errors import ServerAwayError
 
 
 class Stream:

@@ -8,8 +8,8 @@ import tarfile
 
 import pytest
 
-from consumer.errors import EngineError
-from consumer.pause_image import pause_archive, pause_program
+from consumer.node.pause_image import pause_archive, pause_program
+from consumer.outside.errors import EngineError
 
 
 @pytest.mark.parametrize(("architecture", "machine", "code_bytes"), [("amd64", 62, 9), ("arm64", 183, 32)])

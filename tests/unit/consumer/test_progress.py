@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.progress import TAIL_BYTES, parse_progress, read_progress
+from consumer.attempt.progress import TAIL_BYTES, parse_progress, read_progress
 from contracts.messages import Progress
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from consumer.record import Record, RecordFile
+from consumer.node.record import Record, RecordFile
 from tests.unit.consumer.consumer_leases import lease
 
 

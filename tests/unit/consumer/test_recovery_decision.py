@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.engine import ContainerFacts
-from consumer.labels import TOKEN
-from consumer.recovery import Decision, decide_recovery
+from consumer.outside.engine import ContainerFacts
+from consumer.outside.labels import TOKEN
+from consumer.slot.recovery import Decision, decide_recovery
 
 
 def container(state: str, started_at: float | None, token: str = "7") -> ContainerFacts:

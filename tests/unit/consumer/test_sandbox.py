@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from consumer.engine import LocalImage
-from consumer.labels import Owner
-from consumer.sandbox import Place, container_body
+from consumer.attempt.sandbox import Place, container_body
+from consumer.outside.engine import LocalImage
+from consumer.outside.labels import Owner
 from contracts.messages import Sandbox, SandboxProfile
 from tests.unit.consumer.consumer_leases import lease
 
@@ -24,6 +24,7 @@ PLACE = Place(
     progress_volume="progress",
     model_volume="model",
     holder="holder",
+    open_files=16384,
 )
 GPU = "GPU-11111111-2222-3333-4444-555555555555"
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from consumer.errors import CallRefusedError, ServerAwayError, StaleLeaseError
-from consumer.server import Server
+from consumer.outside.errors import CallRefusedError, ServerAwayError, StaleLeaseError
+from consumer.outside.server import Server
 from contracts.messages import ClaimRequest, Heartbeat, SlotKind
 from contracts.states import Phase
 from tests.unit.consumer.consumer_leases import lease

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.slots import parse_listing, plan_slots
+from consumer.node.slots import parse_listing, plan_slots
 from contracts.messages import SlotKind
 
 A = "GPU-aaaaaaaa-1111-2222-3333-444444444444"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from consumer.slots import Slot
+from consumer.node.slots import Slot
 from consumer.supervisor import Child
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from consumer.usage import excess, measure
-from consumer.workspace import remove_tree
+from consumer.node.usage import excess, measure
+from consumer.node.workspace import remove_tree
 
 LARGE = 10**15
 

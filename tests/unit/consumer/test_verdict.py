@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.verdict import Facts, Stop, decide, last_line, start_failure
+from consumer.attempt.verdict import Facts, Stop, decide, last_line, start_failure
 from contracts.messages import SandboxProfile
 from contracts.reasons import Fault, ReasonCode, fault_of
 from tests.unit.consumer.consumer_leases import lease

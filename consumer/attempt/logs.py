@@ -12,9 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from threading import Condition, Event, Thread
 
-from consumer.backoff import persist
-from consumer.engine import LogStream
-from consumer.errors import AbandonedError, EngineError, ServerError
+from consumer.outside.backoff import persist
+from consumer.outside.engine import LogStream
+from consumer.outside.errors import AbandonedError, EngineError, ServerError
 
 _log = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ from queue import Empty, SimpleQueue
 from threading import Event as Flag
 from typing import Any
 
-from consumer import events
-from consumer.errors import AbandonedError
-from consumer.heartbeat import HeartbeatLoop
-from consumer.images import resolved
-from consumer.settings import Settings
-from consumer.verdict import Facts, Stop
+from consumer.attempt import events
+from consumer.attempt.heartbeat import HeartbeatLoop
+from consumer.attempt.verdict import Facts, Stop
+from consumer.node.images import resolved
+from consumer.node.settings import Settings
+from consumer.outside.errors import AbandonedError
 from contracts.messages import Heartbeat, HeartbeatAnswer, Lease
 from contracts.reasons import ReasonCode
 from contracts.states import Phase

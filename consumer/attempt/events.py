@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from consumer.engine import ExitWatch, LocalImage
-from consumer.verdict import Stop
+from consumer.attempt.verdict import Stop
+from consumer.outside.engine import ExitWatch, LocalImage
 from contracts.messages import BlobFacts
 from contracts.reasons import ReasonCode
 

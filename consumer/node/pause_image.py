@@ -13,8 +13,8 @@ import io
 import struct
 import tarfile
 
-from consumer.engine import Engine
-from consumer.errors import EngineError
+from consumer.outside.engine import Engine
+from consumer.outside.errors import EngineError
 
 REPOSITORY = "inferenceserver-holder"
 _PROGRAM = "pause"

@@ -12,20 +12,26 @@ import time
 from dataclasses import dataclass, replace
 from threading import Thread
 
-from consumer import events
-from consumer.backoff import persist
-from consumer.course import Course
-from consumer.delivery import deliver
-from consumer.engine import ContainerFacts, ExitWatch
-from consumer.errors import AbandonedError, CallRefusedError, EngineError, RefusedError, StaleLeaseError
-from consumer.observation import Observation, exit_producer
-from consumer.preparation import Preparation, failure_event, producer
-from consumer.progress import read_progress
-from consumer.sandbox import PROGRESS_FILE
-from consumer.station import Station
-from consumer.verdict import Stop, Verdict, decide, last_line, start_failure
-from consumer.watch import output_excess
-from consumer.workspace import Workspace
+from consumer.attempt import events
+from consumer.attempt.course import Course
+from consumer.attempt.delivery import deliver
+from consumer.attempt.observation import Observation, exit_producer
+from consumer.attempt.preparation import Preparation, failure_event, producer
+from consumer.attempt.progress import read_progress
+from consumer.attempt.sandbox import PROGRESS_FILE
+from consumer.attempt.verdict import Stop, Verdict, decide, last_line, start_failure
+from consumer.attempt.watch import output_excess
+from consumer.node.station import Station
+from consumer.node.workspace import Workspace
+from consumer.outside.backoff import persist
+from consumer.outside.engine import ContainerFacts, ExitWatch
+from consumer.outside.errors import (
+    AbandonedError,
+    CallRefusedError,
+    EngineError,
+    RefusedError,
+    StaleLeaseError,
+)
 from contracts.messages import Completion, Failure, Lease, Progress
 from contracts.reasons import ReasonCode
 from contracts.states import Phase

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from consumer.errors import SettingsError
+from consumer.outside.errors import SettingsError
 
 _Number = TypeVar("_Number", int, float)
 

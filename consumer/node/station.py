@@ -9,16 +9,18 @@ import os
 import resource
 from dataclasses import dataclass
 
-from consumer.contents import Contents
-from consumer.engine import Engine
-from consumer.holder import Holder
-from consumer.labels import Owner
-from consumer.record import RecordFile
-from consumer.sandbox import OPEN_FILES
-from consumer.server import Server
-from consumer.settings import Settings
-from consumer.slots import Slot
-from consumer.workspace import Workspaces
+from consumer.node.contents import Contents
+from consumer.node.holder import Holder
+from consumer.node.record import RecordFile
+from consumer.node.settings import Settings
+from consumer.node.slots import Slot
+from consumer.node.workspace import Workspaces
+from consumer.outside.engine import Engine
+from consumer.outside.labels import Owner
+from consumer.outside.server import Server
+
+# Plenty for a program with several data loaders, and below the hard limit of most engines.
+OPEN_FILES = 16384
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event, Thread
 
-from consumer.errors import (
+from consumer.attempt.events import (
+    ContainerReady,
+    Emit,
+    ImageResolved,
+    InputReady,
+    Prevented,
+    PullStarted,
+    Stopped,
+)
+from consumer.attempt.sandbox import Place, container_body
+from consumer.attempt.verdict import Stop, start_failure
+from consumer.node.fetching import fetch_and_unpack
+from consumer.node.images import resolve_image
+from consumer.node.station import Station, forced_user, open_files
+from consumer.node.workspace import Workspace
+from consumer.outside.errors import (
     AbandonedError,
     EngineAwayError,
     EngineError,
@@ -20,13 +35,6 @@ from consumer.errors import (
     RefusedError,
     StaleLeaseError,
 )
-from consumer.events import ContainerReady, Emit, ImageResolved, InputReady, Prevented, PullStarted, Stopped
-from consumer.fetching import fetch_and_unpack
-from consumer.images import resolve_image
-from consumer.sandbox import Place, container_body
-from consumer.station import Station, forced_user, open_files
-from consumer.verdict import Stop, start_failure
-from consumer.workspace import Workspace
 from contracts.messages import Lease
 from contracts.reasons import ReasonCode
 

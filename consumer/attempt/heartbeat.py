@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from threading import Condition, Thread
 
-from consumer.backoff import delays
-from consumer.errors import CallRefusedError, ServerAwayError, StaleLeaseError
-from consumer.events import Emit, Stopped
-from consumer.verdict import Stop
+from consumer.attempt.events import Emit, Stopped
+from consumer.attempt.verdict import Stop
+from consumer.outside.backoff import delays
+from consumer.outside.errors import CallRefusedError, ServerAwayError, StaleLeaseError
 from contracts.messages import Heartbeat, HeartbeatAnswer, Lease, Progress, ResolvedImage
 from contracts.states import Phase
 

@@ -10,17 +10,17 @@ import errno
 import logging
 from threading import Event, Lock, Timer
 
-from consumer.attempt import Attempt, Resumption
-from consumer.backoff import delays
-from consumer.cleaning import Cleaner
-from consumer.errors import AbandonedError, CallRefusedError, EngineError, ServerAwayError
-from consumer.events import Stopped
-from consumer.record import Record
-from consumer.recovery import Recovered, recover
-from consumer.station import Station
-from consumer.usage import free_bytes
-from consumer.verdict import Stop
-from consumer.workspace import Workspace
+from consumer.attempt.events import Stopped
+from consumer.attempt.run import Attempt, Resumption
+from consumer.attempt.verdict import Stop
+from consumer.node.record import Record
+from consumer.node.station import Station
+from consumer.node.usage import free_bytes
+from consumer.node.workspace import Workspace
+from consumer.outside.backoff import delays
+from consumer.outside.errors import AbandonedError, CallRefusedError, EngineError, ServerAwayError
+from consumer.slot.cleaning import Cleaner
+from consumer.slot.recovery import Recovered, recover
 from contracts.messages import ClaimRequest, Lease
 
 _log = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
-from consumer.events import Emit, Stopped
-from consumer.progress import read_progress
-from consumer.usage import excess, free_bytes, measure
-from consumer.verdict import Stop
+from consumer.attempt.events import Emit, Stopped
+from consumer.attempt.progress import read_progress
+from consumer.attempt.verdict import Stop
+from consumer.node.usage import excess, free_bytes, measure
 from contracts.messages import Limits, Progress
 
 INTERVAL_SECONDS = 1.0

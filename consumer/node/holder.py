@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from consumer import labels
-from consumer.engine import Engine
-from consumer.labels import Owner
-from consumer.pause_image import ensure_pause_image
+from consumer.node.pause_image import ensure_pause_image
+from consumer.outside import labels
+from consumer.outside.engine import Engine
+from consumer.outside.labels import Owner
 
 
 class Holder:

@@ -17,12 +17,12 @@ from threading import Event
 
 from filelock import FileLock, Timeout
 
-from consumer import labels
-from consumer.engine import Engine
-from consumer.errors import AbandonedError
-from consumer.fetching import disk_failure, fetch_and_unpack
-from consumer.labels import Owner
-from consumer.workspace import remove_tree
+from consumer.node.fetching import disk_failure, fetch_and_unpack
+from consumer.node.workspace import remove_tree
+from consumer.outside import labels
+from consumer.outside.engine import Engine
+from consumer.outside.errors import AbandonedError
+from consumer.outside.labels import Owner
 from contracts.messages import BlobFacts
 from contracts.reasons import ReasonCode
 

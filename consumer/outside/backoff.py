@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from consumer.errors import AbandonedError, ServerAwayError
+from consumer.outside.errors import AbandonedError, ServerAwayError
 
 _Result = TypeVar("_Result")
 

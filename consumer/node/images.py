@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from threading import Event
 
-from consumer.engine import Engine, LocalImage
-from consumer.errors import PreventedError, RefusedError
+from consumer.outside.engine import Engine, LocalImage
+from consumer.outside.errors import PreventedError, RefusedError
 from contracts.messages import ImageSpec, PullPolicy, ResolvedImage
 from contracts.reasons import ReasonCode
 

@@ -15,10 +15,10 @@ from threading import Event
 from archives.errors import EmptyOutputError, OutputInvalidError, OutputTooLargeError
 from archives.limits import OutputLimits
 from archives.packing import Packing, pack_directory
-from consumer.backoff import persist
-from consumer.errors import AbandonedError, CallRefusedError, PreventedError, ServerAwayError
-from consumer.fetching import disk_failure
-from consumer.server import Server
+from consumer.node.fetching import disk_failure
+from consumer.outside.backoff import persist
+from consumer.outside.errors import AbandonedError, CallRefusedError, PreventedError, ServerAwayError
+from consumer.outside.server import Server
 from contracts.messages import BlobFacts, Lease
 from contracts.problems import ProblemCode
 from contracts.reasons import ReasonCode

@@ -16,10 +16,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from consumer import labels
-from consumer.engine import Engine
-from consumer.errors import EngineError
-from consumer.labels import Owner
+from consumer.outside import labels
+from consumer.outside.engine import Engine
+from consumer.outside.errors import EngineError
+from consumer.outside.labels import Owner
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _PARTS = ("input", "output", "progress")

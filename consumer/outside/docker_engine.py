@@ -19,8 +19,8 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException, NotFound
 
-from consumer.engine import ContainerFacts, EngineFacts, Labelled, LocalImage
-from consumer.errors import AbandonedError, EngineAwayError, EngineError, NotFoundError, RefusedError
+from consumer.outside.engine import ContainerFacts, EngineFacts, Labelled, LocalImage
+from consumer.outside.errors import AbandonedError, EngineAwayError, EngineError, NotFoundError, RefusedError
 
 # No call but a wait, a log or a pull should take long; a stuck engine must not hold a slot for ever.
 CALL_SECONDS = 60
@@ -32,7 +32,7 @@ _NEVER = "0001-01-01T00:00:00Z"
 
 
 class DockerEngine:
-    """``consumer.engine.Engine`` over the Docker SDK's low-level client; for calls from any thread."""
+    """The engine over the Docker SDK's low-level client; for calls from any thread."""
 
     def __init__(self, docker_host: str | None = None) -> None:
         with _our_errors():

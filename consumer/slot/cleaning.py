@@ -15,11 +15,11 @@ from pathlib import Path
 from queue import Empty, Queue
 from threading import Lock, Thread
 
-from consumer import labels
-from consumer.engine import Engine
-from consumer.errors import EngineError
-from consumer.labels import Owner
-from consumer.workspace import Workspace, Workspaces, remove_tree
+from consumer.node.workspace import Workspace, Workspaces, remove_tree
+from consumer.outside import labels
+from consumer.outside.engine import Engine
+from consumer.outside.errors import EngineError
+from consumer.outside.labels import Owner
 
 _log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from threading import Event
 from archives.errors import ArchiveError
 from archives.limits import ZipLimits
 from archives.unpacking import unpack
-from consumer.backoff import persist
-from consumer.errors import AbandonedError, CallRefusedError, PreventedError, ServerAwayError
+from consumer.outside.backoff import persist
+from consumer.outside.errors import AbandonedError, CallRefusedError, PreventedError, ServerAwayError
 from contracts.messages import BlobFacts
 from contracts.reasons import ReasonCode
 

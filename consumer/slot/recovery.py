@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from consumer import labels
-from consumer.attempt import Resumption
-from consumer.backoff import persist
-from consumer.cleaning import Cleaner
-from consumer.engine import ContainerFacts
-from consumer.errors import CallRefusedError, ServerAwayError, StaleLeaseError
-from consumer.record import Record
-from consumer.station import Station
-from consumer.workspace import Workspace
+from consumer.attempt.run import Resumption
+from consumer.node.record import Record
+from consumer.node.station import Station
+from consumer.node.workspace import Workspace
+from consumer.outside import labels
+from consumer.outside.backoff import persist
+from consumer.outside.engine import ContainerFacts
+from consumer.outside.errors import CallRefusedError, ServerAwayError, StaleLeaseError
+from consumer.slot.cleaning import Cleaner
 from contracts.messages import Heartbeat, HeartbeatAnswer
 from contracts.states import Phase
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from consumer import labels
-from consumer.engine import MINIMUM_API_VERSION, Engine, EngineFacts
-from consumer.errors import EngineError
-from consumer.labels import Owner
-from consumer.pause_image import ensure_pause_image
-from consumer.workspace import remove_tree
+from consumer.node.pause_image import ensure_pause_image
+from consumer.node.workspace import remove_tree
+from consumer.outside import labels
+from consumer.outside.engine import MINIMUM_API_VERSION, Engine, EngineFacts
+from consumer.outside.errors import EngineError
+from consumer.outside.labels import Owner
 
 _NONCE_FILE = "nonce"
 _MOUNT = "/probe"

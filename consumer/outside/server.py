@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import urllib3
 
-from consumer.errors import CallRefusedError, ServerAwayError, StaleLeaseError
+from consumer.outside.errors import CallRefusedError, ServerAwayError, StaleLeaseError
 from contracts.messages import (
     BlobFacts,
     ClaimRequest,

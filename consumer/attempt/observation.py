@@ -10,15 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
-from consumer.engine import Engine, ExitWatch
-from consumer.errors import EngineAwayError, EngineError
-from consumer.events import Emit, Exited
-from consumer.logs import LogFollower
-from consumer.preparation import producer
-from consumer.sandbox import PROGRESS_FILE
-from consumer.station import Station
-from consumer.watch import Watch, Watched
-from consumer.workspace import Workspace
+from consumer.attempt.events import Emit, Exited
+from consumer.attempt.logs import LogFollower
+from consumer.attempt.preparation import producer
+from consumer.attempt.sandbox import PROGRESS_FILE
+from consumer.attempt.watch import Watch, Watched
+from consumer.node.station import Station
+from consumer.node.workspace import Workspace
+from consumer.outside.engine import Engine, ExitWatch
+from consumer.outside.errors import EngineAwayError, EngineError
 from contracts.messages import Lease, Progress, SandboxProfile
 
 # How long an engine may be away before its containers are given up. An engine that is set to keep

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from consumer import labels
-from consumer.engine import LocalImage
-from consumer.labels import Owner
+from consumer.outside import labels
+from consumer.outside.engine import LocalImage
+from consumer.outside.labels import Owner
 from contracts.messages import Lease, SandboxProfile
 from contracts.names import ENV_INPUT, ENV_MODEL, ENV_OUTPUT, ENV_PROGRESS, ENV_TASK_ID
 
@@ -23,8 +23,6 @@ PROGRESS_DIRECTORY = "/run/inferenceserver"
 PROGRESS_FILE = "progress.jsonl"
 TEMPORARY_DIRECTORY = "/tmp"  # noqa: S108 - A path inside the container, in a file system of its own.
 
-# Plenty for a program with several data loaders, and below the hard limit of most engines.
-OPEN_FILES = 16384
 # Models go before anything of the machine's own when memory runs out.
 _OOM_SCORE = 500
 # The engine keeps this many files of log, the current one included.
@@ -48,7 +46,7 @@ class Place:
     # Set where the consumer is not root: it could neither fill nor remove what another user owns.
     forced_user: str | None = None
     # No engine can raise a limit above its own.
-    open_files: int = OPEN_FILES
+    open_files: int
     # The engine refuses a container that may use more processors than there are.
     cores: int = 1024
 

@@ -1,0 +1,1 @@
+"""The life of a slot: claim, run, clean up, and take over what an earlier life left."""
