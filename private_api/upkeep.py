@@ -65,7 +65,8 @@ def reap_once(services: Services) -> None:
 
 
 def purge_once(services: Services) -> None:
-    """Part with all data past its retention."""
+    """Part with all data past its retention, and with what uploads left behind that were cut off."""
+    services.blobs.sweep_unfinished()
     found = 1
     while found and not services.stopping.is_set():
         with services.database.write() as connection:
@@ -75,10 +76,9 @@ def purge_once(services: Services) -> None:
 
 
 def sweep_once(services: Services) -> None:
-    """One pass of the sweeper: blobs that nothing needs, uploads cut off, answers that nobody repeats."""
+    """One pass of the sweeper: blobs that nothing needs, answers that nobody repeats."""
     with services.database.write() as connection:
         forget_older_than(connection, _REMEMBERED_MS)
-    services.blobs.sweep_unfinished(_ORPHAN_SECONDS)
     keys = services.blobs.keys_older_than(_ORPHAN_SECONDS)
     while batch := list(islice(keys, _SWEPT_AT_ONCE)):
         with services.database.read() as connection:

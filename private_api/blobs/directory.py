@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -20,6 +21,8 @@ from private_api.blobs.store import BlobMissingError, BlobStoreFullError
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 # While a large upload runs, what it wrote is handed to the disk in steps, so that the last flush is short.
 _FLUSH_BYTES = 64 * 1024 * 1024
+# An upload's file is made and locked within this time.
+_BEGUN_SECONDS = 10.0
 
 
 class DirectoryBlobStore:
@@ -59,10 +62,12 @@ class DirectoryBlobStore:
             for file in _older_than(kind, age_seconds):
                 yield f"{kind.name}/{file.name}"
 
-    def sweep_unfinished(self, age_seconds: float) -> None:
-        """Remove what uploads left behind that were cut off at least ``age_seconds`` ago."""
-        for file in _older_than(self._unfinished, age_seconds):
-            file.unlink(missing_ok=True)
+    def sweep_unfinished(self) -> None:
+        """Remove what uploads left behind whose process has died: their files are locked by nobody."""
+        for file in _older_than(self._unfinished, _BEGUN_SECONDS):
+            with contextlib.suppress(FileNotFoundError, BlockingIOError), file.open("rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raise an ``OSError`` when nothing can be written here."""
@@ -79,6 +84,8 @@ class DirectoryBlobWriter:
         self._root = root
         self._temporary = temporary
         self._file = temporary.open("xb", buffering=0)
+        # The kernel lets go of it when the process dies, however it dies; the sweeper asks for that.
+        fcntl.flock(self._file, fcntl.LOCK_EX)
         self._hash = hashlib.sha256()
         self._size = 0
         self._flushed = 0
@@ -106,8 +113,9 @@ class DirectoryBlobWriter:
         target.parent.mkdir(exist_ok=True, mode=0o700)
         try:
             os.fdatasync(self._file.fileno())
-            self._file.close()
+            # Renamed while it is still locked: the sweeper must not find it in between.
             self._temporary.rename(target)
+            self._file.close()
             _sync_directory(target.parent)
         except OSError as error:
             raise _as_full(error) from error

@@ -51,8 +51,8 @@ class BlobStore(Protocol):
     def keys_older_than(self, age_seconds: float) -> Iterator[str]:
         """Keys of blobs stored at least ``age_seconds`` ago."""
 
-    def sweep_unfinished(self, age_seconds: float) -> None:
-        """Remove what uploads left behind that were cut off at least ``age_seconds`` ago."""
+    def sweep_unfinished(self) -> None:
+        """Remove what uploads left behind whose process has died."""
 
     def check(self) -> None:
         """Raise an ``OSError`` saying what is wrong when the store cannot be used."""
