@@ -6,6 +6,7 @@ SHELL := /bin/sh
 # Where the server listens: make demo PORT=9000
 PORT ?= 8080
 export PORT
+export ARGS
 
 PYTHON_IN := .venv/bin/python
 
@@ -30,8 +31,7 @@ images: ## build the base image, the model template and the example model
 
 test: ## everything from nothing, then all tests (ARGS= goes to pytest)
 	@setup/venv.sh dev
-	@$(PYTHON_IN) -m setup prepare-tests
-	@$(PYTHON_IN) -m pytest $(ARGS)
+	@$(PYTHON_IN) -m setup test
 
 unit: ## the quick tests only, without an engine
 	@setup/venv.sh dev

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,8 +40,8 @@ def make_images(places: Places) -> None:
     detail(f"weights {example.model_zip}")
 
 
-def prepare_tests(places: Places) -> None:
-    """What the tests need of this machine: an engine, the base image, a static busybox."""
+def run_tests(places: Places) -> None:
+    """Bring what the tests need (an engine, the base image, a static busybox), then become pytest."""
     places.make()
     this_machine = machine.look()
     host = engine.ensure(places, this_machine, os.environ)
@@ -50,6 +51,10 @@ def prepare_tests(places: Places) -> None:
         base_image.ensure(client, places, this_machine, os.environ)
     finally:
         client.close()
+    # The engine that was found, perhaps through a context, is the one that the tests must use.
+    environment = {**os.environ, "DOCKER_HOST": host}
+    command = [sys.executable, "-m", "pytest", *shlex.split(os.environ.get("ARGS", ""))]
+    os.execvpe(command[0], command, environment)  # noqa: S606 - Our own interpreter; nothing is left to do here.
 
 
 def stop_server(places: Places) -> None:
@@ -88,7 +93,7 @@ COMMANDS: dict[str, Callable[[Places], None]] = {
     "down": stop_server,
     "engine-down": stop_engine,
     "images": make_images,
-    "prepare-tests": prepare_tests,
+    "test": run_tests,
     "check-lengths": check_lengths,
 }
 
