@@ -25,7 +25,7 @@ class Settings:
     # Holds admin.key and worker.key: made at first start, read at every other.
     key_directory: Path = Path(".state")
     # Threads of the one server process. Long polls sit in them, so there are many; they cost little.
-    threads: int = 256
+    threads: int = 384
     # Long polls held at once; further ones are answered at once, so that work never waits for watching.
     held_requests: int = 144
     # Workers that wait for a task at once; further ones are asked to come back.
