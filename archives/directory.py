@@ -14,29 +14,32 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from archives.errors import ArchiveError, ArchiveTooLargeError, quoted
+from archives.format import (
+    CENTRAL,
+    CENTRAL_SIGNATURE,
+    END,
+    END64,
+    END64_LOCATOR,
+    END64_LOCATOR_SIGNATURE,
+    END64_SIGNATURE,
+    END_SIGNATURE,
+    IS_UTF8,
+    LOCAL_SIGNATURE,
+    MAX16,
+    MAX32,
+    ZIP64_EXTRA_ID,
+)
 from archives.limits import ZipLimits
 
-_END = struct.Struct("<4s4H2LH")
-_END_SIGNATURE = b"PK\x05\x06"
-_END64_LOCATOR = struct.Struct("<4sLQL")
-_END64_LOCATOR_SIGNATURE = b"PK\x06\x07"
-_END64 = struct.Struct("<4sQ2H2L4Q")
-_END64_SIGNATURE = b"PK\x06\x06"
-_ENTRY = struct.Struct("<4s6H3L5H2L")
-_ENTRY_SIGNATURE = b"PK\x01\x02"
-_LOCAL_SIGNATURE = b"PK\x03\x04"
-_MAX_COMMENT_BYTES = 0xFFFF
+_MAX_COMMENT_BYTES = MAX16
 _READ_BYTES = 1024 * 1024
-
-_IS_UTF8 = 1 << 11
-_ZIP64_EXTRA_ID = 1
 
 
 class Entry(NamedTuple):
-    """One entry as the directory describes it; ``name`` is UTF-8, ``raw_name`` what stands in the file."""
+    """One entry as the directory describes it; its ``name`` is UTF-8, whatever stands in the file."""
 
     name: bytes
-    raw_name: bytes
+    raw_name_bytes: int
     flags: int
     method: int
     crc32: int
@@ -59,12 +62,12 @@ def locate_directory(file: BinaryIO, limits: ZipLimits) -> DirectoryLocation:
     file_bytes = file.seek(0, io.SEEK_END)
     if file_bytes == 0:
         raise ArchiveError("The zip file is empty.")
-    tail_offset = max(0, file_bytes - _END.size - _MAX_COMMENT_BYTES - _END64_LOCATOR.size - _END64.size)
+    tail_offset = max(0, file_bytes - END.size - _MAX_COMMENT_BYTES - END64_LOCATOR.size - END64.size)
     tail = _read_at(file, tail_offset, file_bytes - tail_offset)
     position = _find_end(file, tail)
-    _, disk, directory_disk, here, entries, size, offset, _ = _END.unpack_from(tail, position)
+    _, disk, directory_disk, here, entries, size, offset, _ = END.unpack_from(tail, position)
     end = tail_offset + position
-    if tail[max(0, position - _END64_LOCATOR.size) :].startswith(_END64_LOCATOR_SIGNATURE):
+    if tail[max(0, position - END64_LOCATOR.size) :].startswith(END64_LOCATOR_SIGNATURE):
         short = (disk, directory_disk, here, entries, size, offset)
         end, (disk, directory_disk, here, entries, size, offset) = _read_end64(
             file, tail, position, tail_offset, short
@@ -76,10 +79,7 @@ def locate_directory(file: BinaryIO, limits: ZipLimits) -> DirectoryLocation:
             f"The zip file holds {entries:,} entries; at most {limits.max_entries:,} are accepted."
         )
     if size > limits.max_directory_bytes:
-        raise ArchiveTooLargeError(
-            f"The names in the zip file take {size:,} bytes;"
-            f" at most {limits.max_directory_bytes:,} are accepted."
-        )
+        raise _too_many_bytes(f"{size:,}", limits)
     if offset + size != end:
         raise ArchiveError(
             "The zip file is damaged: its directory does not lie where its end says"
@@ -88,18 +88,24 @@ def locate_directory(file: BinaryIO, limits: ZipLimits) -> DirectoryLocation:
     return DirectoryLocation(offset, size, entries)
 
 
-def read_entries(file: BinaryIO, location: DirectoryLocation) -> Iterator[Entry]:
+def read_entries(file: BinaryIO, location: DirectoryLocation, limits: ZipLimits) -> Iterator[Entry]:
     """Give every entry of the directory in its order; raises ``ArchiveError`` where it is not sound."""
     pieces = _Pieces(file, location)
+    names_bytes = 0
     for _ in range(location.entries):
-        fields = _ENTRY.unpack(pieces.take(_ENTRY.size))
-        if fields[0] != _ENTRY_SIGNATURE:
+        fields = CENTRAL.unpack(pieces.take(CENTRAL.size))
+        if fields[0] != CENTRAL_SIGNATURE:
             raise _damaged()
         name_bytes, extra_bytes, comment_bytes = fields[10:13]
         raw_name = pieces.take(name_bytes)
         extra = pieces.take(extra_bytes)
         pieces.take(comment_bytes)
-        yield _entry(fields, raw_name, extra)
+        entry = _entry(fields, raw_name, extra)
+        # A name in code page 437 takes up to three times its room as UTF-8, which is what is held in memory.
+        names_bytes += len(entry.name)
+        if names_bytes > limits.max_directory_bytes:
+            raise _too_many_bytes(f"more than {limits.max_directory_bytes:,}", limits)
+        yield entry
     if pieces.left:
         raise ArchiveError("The zip file is damaged: its directory holds more entries than its end says.")
 
@@ -135,14 +141,14 @@ class _Pieces:
 
 def _find_end(file: BinaryIO, tail: bytes) -> int:
     """Position of the end record in ``tail``: the last one whose comment reaches exactly to the end."""
-    position = len(tail) - _END.size
-    while (position := tail.rfind(_END_SIGNATURE, 0, max(0, position) + len(_END_SIGNATURE))) >= 0:
+    position = len(tail) - END.size
+    while (position := tail.rfind(END_SIGNATURE, 0, max(0, position) + len(END_SIGNATURE))) >= 0:
         comment_bytes = int.from_bytes(tail[position + 20 : position + 22], "little")
-        if position + _END.size + comment_bytes == len(tail):
+        if position + END.size + comment_bytes == len(tail):
             return position
         position -= 1
     file.seek(0)
-    if file.read(len(_LOCAL_SIGNATURE)) == _LOCAL_SIGNATURE:
+    if file.read(len(LOCAL_SIGNATURE)) == LOCAL_SIGNATURE:
         raise ArchiveError(
             "The zip file is cut off: the directory at its end is missing. Send the whole file."
         )
@@ -156,17 +162,17 @@ def _read_end64(
     file: BinaryIO, tail: bytes, position: int, tail_offset: int, short: _Counts
 ) -> tuple[int, _Counts]:
     """Offset and fields of the zip64 end record; the short record must agree wherever it says something."""
-    _, _, offset, disks = _END64_LOCATOR.unpack_from(tail, position - _END64_LOCATOR.size)
-    locator_offset = tail_offset + position - _END64_LOCATOR.size
+    _, _, offset, disks = END64_LOCATOR.unpack_from(tail, position - END64_LOCATOR.size)
+    locator_offset = tail_offset + position - END64_LOCATOR.size
     if disks > 1:
         raise ArchiveError("The zip file is one part of a split zip; join the parts into one file first.")
-    if offset + _END64.size > locator_offset:
+    if offset + END64.size > locator_offset:
         raise _damaged()
-    record = _END64.unpack(_read_at(file, offset, _END64.size))
-    if record[0] != _END64_SIGNATURE or offset + 12 + record[1] != locator_offset:
+    record = END64.unpack(_read_at(file, offset, END64.size))
+    if record[0] != END64_SIGNATURE or offset + 12 + record[1] != locator_offset:
         raise _damaged()
     full: _Counts = record[4:10]
-    limits = (0xFFFF, 0xFFFF, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+    limits = (MAX16, MAX16, MAX16, MAX16, MAX32, MAX32)
     for value, short_value, limit in zip(full, short, limits, strict=True):
         if short_value not in {value, limit}:
             raise _damaged()
@@ -177,24 +183,25 @@ def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes) -> Entry:
     flags, method = fields[3:5]
     crc32, packed, unpacked = fields[7:10]
     disk, _, attributes, offset = fields[13:17]
-    if 0xFFFFFFFF in {packed, unpacked, offset} or disk == 0xFFFF:
+    if MAX32 in {packed, unpacked, offset} or disk == MAX16:
         unpacked, packed, offset, disk = _zip64_values(extra, raw_name, unpacked, packed, offset, disk)
     if disk:
         raise ArchiveError(f"The entry {quoted(raw_name)} lies in another part of a split zip.")
     # Only zips made on Unix keep a mode in the upper half, yet the bits of a link are suspect from anyone.
     mode = attributes >> 16
-    return Entry(_utf8_name(raw_name, flags), raw_name, flags, method, crc32, packed, unpacked, mode, offset)
+    name = utf8_name(raw_name, flags)
+    return Entry(name, len(raw_name), flags, method, crc32, packed, unpacked, mode, offset)
 
 
 def _zip64_values(
     extra: bytes, raw_name: bytes, unpacked: int, packed: int, offset: int, disk: int
 ) -> tuple[int, int, int, int]:
     """The values that were too large for the entry itself, from its extra field (4.5.3)."""
-    field = _extra_field(extra, _ZIP64_EXTRA_ID)
+    field = _extra_field(extra, ZIP64_EXTRA_ID)
     position = 0
     values: list[int] = []
     for value, size in ((unpacked, 8), (packed, 8), (offset, 8), (disk, 4)):
-        if value != (0xFFFF if size == 4 else 0xFFFFFFFF):
+        if value != (MAX16 if size == 4 else MAX32):
             values.append(value)
             continue
         if position + size > len(field):
@@ -217,8 +224,8 @@ def _extra_field(extra: bytes, wanted: int) -> bytes:
     return b""
 
 
-def _utf8_name(raw_name: bytes, flags: int) -> bytes:
-    """The name as UTF-8.
+def utf8_name(raw_name: bytes, flags: int) -> bytes:
+    """The name as UTF-8; raises ``ArchiveError`` where it claims to be that and is not.
 
     Names that are valid UTF-8 are taken as that even where the flag for it is missing, because macOS never
     sets it; all others are code page 437, as the format says. A name that claims to be UTF-8 must be.
@@ -226,7 +233,7 @@ def _utf8_name(raw_name: bytes, flags: int) -> bytes:
     try:
         raw_name.decode("utf-8")
     except UnicodeDecodeError as error:
-        if flags & _IS_UTF8:
+        if flags & IS_UTF8:
             raise ArchiveError(f"The name of the entry {quoted(raw_name)} is not valid UTF-8.") from error
         return raw_name.decode("cp437").encode("utf-8")
     return raw_name
@@ -241,6 +248,12 @@ def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
             raise ArchiveError("The zip file is cut off: it ends before its directory does.")
         data = data + piece if data else piece
     return data
+
+
+def _too_many_bytes(taken: str, limits: ZipLimits) -> ArchiveTooLargeError:
+    return ArchiveTooLargeError(
+        f"The names in the zip file take {taken} bytes; at most {limits.max_directory_bytes:,} are accepted."
+    )
 
 
 def _damaged() -> ArchiveError:

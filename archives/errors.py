@@ -8,6 +8,7 @@ Both services enter this room to catch what the other rooms of ``archives`` rais
         ├── OutputTooLargeError        more bytes or files than allowed
         ├── OutputInvalidError         it changed while it was read, or no zip can hold it
         └── EmptyOutputError           nothing lies in it
+    UnpackingAbandonedError (Exception)    nobody wants the files any more; nothing is wrong with the zip
 
 The text of each is one sentence for people that names the entry at fault. Names come from strangers, so a
 message shows them only through ``quoted``. Failures of the disk stay the ``OSError`` that they are: they are
@@ -42,6 +43,13 @@ class OutputInvalidError(OutputError):
 
 class EmptyOutputError(OutputError):
     """Nothing lies in the directory."""
+
+
+class UnpackingAbandonedError(Exception):
+    """Unpacking was stopped because its caller said so; what was written is not whole."""
+
+    def __init__(self) -> None:
+        super().__init__("Unpacking was stopped before its end: the files are no longer wanted.")
 
 
 def quoted(name: str | bytes) -> str:

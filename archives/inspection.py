@@ -13,10 +13,18 @@ from typing import BinaryIO
 
 from archives.directory import Entry, locate_directory, read_entries
 from archives.errors import ArchiveError, ArchiveTooLargeError, quoted
+from archives.format import (
+    DEFLATED,
+    IS_ENCRYPTED,
+    IS_MASKED,
+    IS_PATCH_DATA,
+    IS_STRONGLY_ENCRYPTED,
+    LOCAL,
+    STORED,
+)
 from archives.limits import ZipLimits
 from archives.naming import check_name, check_names_together
 
-STORED, DEFLATED = 0, 8
 # Every zip program writes these two unless told otherwise. The others are refused: LZMA and Zstandard let the
 # zip choose how much memory unpacking takes, bzip2 reaches a million to one, the rest are hardly ever seen.
 _NAMES_OF_METHODS = {
@@ -28,9 +36,9 @@ _NAMES_OF_METHODS = {
     98: "PPMd",
     99: "AES",
 }
-_ENCRYPTED = 1 << 0 | 1 << 6 | 1 << 13
-_PATCH_DATA = 1 << 5
-_LOCAL_HEADER_BYTES = 30
+_ENCRYPTED = IS_ENCRYPTED | IS_STRONGLY_ENCRYPTED | IS_MASKED
+# What one directory takes on the disk with the file systems in use, however little lies in it.
+_DIRECTORY_BYTES = 4_096
 # The most that deflate can pack into one byte (https://zlib.net/zlib_tech.html), and the room that a short or
 # empty stream takes.
 _MAX_DEFLATE_RATIO = 1_032
@@ -71,7 +79,7 @@ def inspected_entries(file: BinaryIO, limits: ZipLimits) -> list[Entry]:
     location = locate_directory(file, limits)
     entries: list[Entry] = []
     unpacked_bytes = 0
-    for entry in read_entries(file, location):
+    for entry in read_entries(file, location, limits):
         check_name(entry.name, limits)
         _check_kind(entry)
         _check_sizes(entry)
@@ -85,14 +93,19 @@ def inspected_entries(file: BinaryIO, limits: ZipLimits) -> list[Entry]:
     entries.sort(key=lambda entry: entry.offset)
     _check_overlaps(entries, location.offset)
     _check_ratio(unpacked_bytes, location.offset + location.size_bytes, limits)
-    check_names_together(entry.name for entry in entries)
+    directories = check_names_together((entry.name for entry in entries), limits.max_entries)
+    if unpacked_bytes + directories * _DIRECTORY_BYTES > limits.max_unpacked_bytes:
+        raise ArchiveTooLargeError(
+            f"The zip file unpacks to more than {limits.max_unpacked_bytes:,} bytes,"
+            f" counting {_DIRECTORY_BYTES:,} for each of its {directories:,} directories."
+        )
     return entries
 
 
 def _check_kind(entry: Entry) -> None:
     if entry.flags & _ENCRYPTED:
         raise ArchiveError(f"The entry {quoted(entry.name)} is encrypted; send the zip without a password.")
-    if entry.flags & _PATCH_DATA or entry.method not in {STORED, DEFLATED}:
+    if entry.flags & IS_PATCH_DATA or entry.method not in {STORED, DEFLATED}:
         method = _NAMES_OF_METHODS.get(entry.method, f"number {entry.method}")
         raise ArchiveError(
             f"The entry {quoted(entry.name)} is packed with an unsupported method ({method});"
@@ -125,7 +138,7 @@ def _check_overlaps(entries: list[Entry], directory_offset: int) -> None:
     """``entries`` in the order of their offsets; each needs room up to the next one, or to the directory."""
     ends = [entry.offset for entry in entries[1:]] + [directory_offset]
     for entry, end in zip(entries, ends, strict=False):
-        if entry.offset + _LOCAL_HEADER_BYTES + len(entry.raw_name) + entry.packed_bytes > end:
+        if entry.offset + LOCAL.size + entry.raw_name_bytes + entry.packed_bytes > end:
             raise ArchiveError(
                 f"The data of the entry {quoted(entry.name)} overlap something else in the zip file."
             )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from hashlib import blake2b
 
-from archives.errors import ArchiveError, quoted
+from archives.errors import ArchiveError, ArchiveTooLargeError, quoted
 from archives.limits import ZipLimits
 
 _CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -56,53 +57,84 @@ def _check_components(components: list[bytes], name: bytes, limits: ZipLimits) -
             )
 
 
-def check_names_together(names: Iterable[bytes]) -> None:
-    """Raise ``ArchiveError`` where two of the checked ``names`` cannot both be unpacked, on any system.
+def check_names_together(names: Iterable[bytes], max_inodes: int) -> int:
+    """Give how many directories the checked ``names`` make, those that are only implied by a path included.
 
-    Sorted by what a system without upper and lower case sees, and with the slash below every other character,
-    any two names that collide bring two neighbours that do: so one pass over the pairs finds them all.
+    Raises ``ArchiveError`` where two names cannot both be unpacked on every system, ``ArchiveTooLargeError``
+    where files and directories together are more than ``max_inodes``.
+
+    In the order of their bytes the names below one directory follow one another, so each directory is met
+    once and the work grows with what would be made, however the names are chosen.
     """
-    previous_key = previous_name = b""
-    for key, name in _sorted_by_key(names):
-        if previous_name:
-            _check_pair(previous_key, previous_name, key, name)
-        previous_key, previous_name = key, name
+    tree = _Tree(max_inodes)
+    for name in sorted(names):
+        tree.add(name)
+    return tree.directories
 
 
-def _sorted_by_key(names: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    return iter(sorted((_folded(name), name) for name in names))
+class _Tree:
+    """The files and directories that names make.
 
+    Each is known by a digest of its path as a system without upper and lower case sees it: 16 bytes where
+    such a path may take three times the room of the name. A chance match would only refuse a zip.
+    """
 
-def _folded(name: bytes) -> bytes:
-    path = name.removesuffix(b"/")
-    if path.isascii():
-        return path.lower().replace(b"/", b"\0")
-    text = unicodedata.normalize("NFC", path.decode("utf-8")).casefold()
-    return text.encode("utf-8").replace(b"/", b"\0")
+    def __init__(self, max_inodes: int) -> None:
+        self.directories = 0
+        self._max_inodes = max_inodes
+        # The digest of each file and directory, with the name of the entry that made it.
+        self._makers: dict[bytes, bytes] = {}
+        # The directories on the way to the present name, each with its digest; paths end in a slash.
+        self._way: list[tuple[bytes, bytes]] = [(b"", bytes(16))]
 
+    def add(self, name: bytes) -> None:
+        """Make the file or directory ``name``; names come in the order of their bytes."""
+        while not name.startswith(self._way[-1][0]):
+            self._way.pop()
+        begin = len(self._way[-1][0])
+        if begin == len(name):
+            raise _twice(name)
+        while (slash := name.find(b"/", begin)) >= 0:
+            self._way.append((name[: slash + 1], self._make(name, begin, slash)))
+            self.directories += 1
+            begin = slash + 1
+        if begin < len(name):
+            self._make(name, begin, len(name))
 
-def _check_pair(first_key: bytes, first: bytes, second_key: bytes, second: bytes) -> None:
-    if first_key == second_key:
-        if first == second:
-            raise ArchiveError(f"The zip file holds the entry {quoted(first)} twice.")
-        if first.removesuffix(b"/") == second.removesuffix(b"/"):
-            raise _file_and_directory(first)
-    elif second_key.startswith(first_key + b"\0") and not first.endswith(b"/"):
-        raise _file_and_directory(first)
-    parts = zip(
-        first_key.split(b"\0"), second_key.split(b"\0"), first.split(b"/"), second.split(b"/"), strict=False
-    )
-    for first_part_key, second_part_key, first_part, second_part in parts:
-        if first_part_key != second_part_key:
-            return
-        if first_part != second_part:
-            raise ArchiveError(
-                f"The names of the entries {quoted(first)} and {quoted(second)}"
-                " differ only in upper and lower case."
+    def _make(self, name: bytes, begin: int, end: int) -> bytes:
+        """Digest of the new file or directory that the bytes of ``name`` up to ``end`` are the path of."""
+        digest = blake2b(self._way[-1][1] + _folded(name[begin:end]), digest_size=16).digest()
+        if digest in self._makers:
+            raise _collision(self._makers[digest], name, depth=len(self._way))
+        self._makers[digest] = name
+        if len(self._makers) > self._max_inodes:
+            raise ArchiveTooLargeError(
+                f"The zip file unpacks to more than {self._max_inodes:,} files and directories"
+                " (a directory counts also where only a path names it); that is the most that is accepted."
             )
+        return digest
 
 
-def _file_and_directory(name: bytes) -> ArchiveError:
-    return ArchiveError(
-        f"The zip file holds {quoted(name.removesuffix(b'/'))} both as a file and as a directory."
-    )
+def _folded(part: bytes) -> bytes:
+    if part.isascii():
+        return part.lower()
+    text = unicodedata.normalize("NFC", part.decode("utf-8")).casefold()
+    # Folding may take characters apart that others have composed.
+    return unicodedata.normalize("NFC", text).encode("utf-8")
+
+
+def _collision(first: bytes, second: bytes, depth: int) -> ArchiveError:
+    """Why the paths of ``depth`` parts that two names begin with cannot both be made."""
+    first_path, second_path = (b"/".join(name.split(b"/")[:depth]) for name in (first, second))
+    if first_path != second_path:
+        return ArchiveError(
+            f"The names {quoted(first_path)} and {quoted(second_path)} in the zip file"
+            " differ only in upper and lower case."
+        )
+    if first == second:
+        return _twice(first)
+    return ArchiveError(f"The zip file holds {quoted(first_path)} both as a file and as a directory.")
+
+
+def _twice(name: bytes) -> ArchiveError:
+    return ArchiveError(f"The zip file holds the entry {quoted(name)} twice.")

@@ -20,9 +20,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from archives.errors import EmptyOutputError, OutputInvalidError, OutputTooLargeError, quoted
+from archives.format import DEFLATED, STORED
 from archives.limits import OutputLimits
 from archives.tree import Node, changed, walk
-from archives.writing import DEFLATED, STORED, Member, ZipWriter, deflate
+from archives.writing import Member, ZipWriter, deflate
 
 # Large enough that the disk sets the pace, small enough that it does not count against a process's memory.
 _CHUNK_BYTES = 1024 * 1024

@@ -11,19 +11,17 @@ a file that its owner may execute stays executable, for static content may hold 
 from __future__ import annotations
 
 import os
-import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from archives.directory import Entry
-from archives.errors import ArchiveError, quoted
-from archives.inspection import STORED, ZipFacts, facts_of, inspected_entries
+from archives.directory import Entry, utf8_name
+from archives.errors import ArchiveError, UnpackingAbandonedError, quoted
+from archives.format import IS_ENCRYPTED, LOCAL, LOCAL_SIGNATURE, STORED
+from archives.inspection import ZipFacts, facts_of, inspected_entries
 from archives.limits import ZipLimits
 
-_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
-_LOCAL_SIGNATURE = b"PK\x03\x04"
 # Large enough that the disk sets the pace, small enough that it does not count against a process's memory.
 _CHUNK_BYTES = 1024 * 1024
 # What is fed to zlib at once; what it leaves over is copied on every turn, so less than a chunk.
@@ -33,19 +31,26 @@ _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CL
 
 
 def unpack(
-    path: Path, destination: Path, limits: ZipLimits, *, file_mode: int = 0o644, directory_mode: int = 0o755
+    path: Path,
+    destination: Path,
+    limits: ZipLimits,
+    *,
+    file_mode: int = 0o644,
+    directory_mode: int = 0o755,
+    abandoned: Callable[[], bool] = lambda: False,
 ) -> ZipFacts:
     """Inspect the zip at ``path`` and unpack it into the existing, empty directory ``destination``.
 
-    The modes apply whatever the umask is. Raises ``ArchiveError`` for what is wrong with the zip, ``OSError``
-    for what is wrong with the disk (``ENOSPC`` when it is full).
+    The modes apply whatever the umask is. ``abandoned`` is asked before every entry and every piece of about
+    1 MiB. Raises ``ArchiveError`` for what is wrong with the zip, ``OSError`` for what is wrong with the disk
+    (``ENOSPC`` when it is full), ``UnpackingAbandonedError`` once ``abandoned`` says yes.
     """
     with path.open("rb") as file:
         entries = inspected_entries(file, limits)
         tree = _Tree(destination, file_mode, directory_mode)
         try:
             for entry in entries:
-                _unpack_entry(file, entry, tree)
+                _unpack_entry(file, entry, tree, abandoned)
         finally:
             tree.close()
     return facts_of(entries)
@@ -96,7 +101,8 @@ class _Tree:
         return descriptor
 
 
-def _unpack_entry(file: BinaryIO, entry: Entry, tree: _Tree) -> None:
+def _unpack_entry(file: BinaryIO, entry: Entry, tree: _Tree, abandoned: Callable[[], bool]) -> None:
+    _stop_if(abandoned)
     if entry.name.endswith(b"/"):
         tree.enter(entry.name.removesuffix(b"/").split(b"/"))
         return
@@ -111,6 +117,7 @@ def _unpack_entry(file: BinaryIO, entry: Entry, tree: _Tree) -> None:
                 raise _lying(entry)
             crc32 = zlib.crc32(chunk, crc32)
             _write_all(descriptor, chunk)
+            _stop_if(abandoned)
     finally:
         os.close(descriptor)
     if written != entry.unpacked_bytes:
@@ -119,21 +126,26 @@ def _unpack_entry(file: BinaryIO, entry: Entry, tree: _Tree) -> None:
         raise _damaged(entry)
 
 
+def _stop_if(abandoned: Callable[[], bool]) -> None:
+    if abandoned():
+        raise UnpackingAbandonedError
+
+
 def _seek_to_data(file: BinaryIO, entry: Entry) -> None:
     """Go to the first byte of the data; the entry's own header must name it as the directory did."""
     file.seek(entry.offset)
-    header = file.read(_LOCAL_HEADER.size)
-    if len(header) < _LOCAL_HEADER.size:
+    header = file.read(LOCAL.size)
+    if len(header) < LOCAL.size:
         raise _damaged(entry)
-    signature, _, flags, method, _, _, _, _, _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
+    signature, _, flags, method, _, _, _, _, _, name_bytes, extra_bytes = LOCAL.unpack(header)
     if (
-        signature != _LOCAL_SIGNATURE
+        signature != LOCAL_SIGNATURE
         or method != entry.method
-        or flags & 1
-        or name_bytes != len(entry.raw_name)
+        or flags & IS_ENCRYPTED
+        or name_bytes != entry.raw_name_bytes
     ):
         raise _damaged(entry)
-    if file.read(name_bytes) != entry.raw_name:
+    if utf8_name(file.read(name_bytes), entry.flags) != entry.name:
         raise ArchiveError(f"The entry {quoted(entry.name)} has another name in the zip file's directory.")
     file.seek(extra_bytes, os.SEEK_CUR)
 

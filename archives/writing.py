@@ -14,22 +14,33 @@ import time
 import zlib
 from dataclasses import dataclass
 
-STORED, DEFLATED = 0, 8
-_LOCAL = struct.Struct("<4s5H3L2H")
-_CENTRAL = struct.Struct("<4s6H3L5H2L")
-_END = struct.Struct("<4s4H2LH")
-_END64 = struct.Struct("<4sQ2H2L4Q")
-_END64_LOCATOR = struct.Struct("<4sLQL")
+from archives.format import (
+    CENTRAL,
+    CENTRAL_SIGNATURE,
+    DESCRIPTOR_SIGNATURE,
+    END,
+    END64,
+    END64_LOCATOR,
+    END64_LOCATOR_SIGNATURE,
+    END64_SIGNATURE,
+    END_SIGNATURE,
+    IS_UTF8,
+    LOCAL,
+    LOCAL_SIGNATURE,
+    MAX16,
+    MAX32,
+    SIZES_FOLLOW,
+    TIMESTAMP_EXTRA_ID,
+    ZIP64_EXTRA_ID,
+)
+
 # Info-ZIP's extended timestamp: the time of change in UTC seconds, where the format's own field has a local
 # time of even seconds.
 _TIMESTAMP_EXTRA = struct.Struct("<HHBI")
 _DOS_EPOCH, _DOS_END = 315_532_800, 4_294_967_295
 
-_SIZES_FOLLOW = 1 << 3
-_IS_UTF8 = 1 << 11
 _MADE_ON_UNIX = 3 << 8
 _VERSION, _VERSION_ZIP64 = 20, 45
-_MAX16, _MAX32 = 0xFFFF, 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +74,15 @@ class ZipWriter:
         extra = _timestamp(member)
         size = 0
         if _needs_zip64(expected_bytes):
-            extra += struct.pack("<2H2Q", 1, 16, 0, 0)
-            size = _MAX32
-        return _local_header(member, _SIZES_FOLLOW, 0, size, size, extra)
+            extra += struct.pack("<2H2Q", ZIP64_EXTRA_ID, 16, 0, 0)
+            size = MAX32
+        return _local_header(member, SIZES_FOLLOW, 0, size, size, extra)
 
     def end(self, member: Member, header: bytes, crc32: int, packed_bytes: int, unpacked_bytes: int) -> bytes:
         """What follows the data of the entry that ``begin`` gave ``header`` for."""
         form = "<4sL2Q" if _needs_zip64(unpacked_bytes) else "<4sL2L"
-        descriptor = struct.pack(form, b"PK\x07\x08", crc32, packed_bytes, unpacked_bytes)
-        self._remember(member, _SIZES_FOLLOW, crc32, packed_bytes, unpacked_bytes, self._offset)
+        descriptor = struct.pack(form, DESCRIPTOR_SIGNATURE, crc32, packed_bytes, unpacked_bytes)
+        self._remember(member, SIZES_FOLLOW, crc32, packed_bytes, unpacked_bytes, self._offset)
         self._offset += len(header) + packed_bytes + len(descriptor)
         return descriptor
 
@@ -79,48 +90,48 @@ class ZipWriter:
         """The directory and the end of the zip."""
         size, entries, offset = len(self._directory), self._entries, self._offset
         end = b""
-        if entries >= _MAX16 or size >= _MAX32 or offset >= _MAX32:
-            end = _END64.pack(
-                b"PK\x06\x06", _END64.size - 12, _MADE_ON_UNIX | _VERSION_ZIP64, _VERSION_ZIP64, 0, 0,
+        if entries >= MAX16 or size >= MAX32 or offset >= MAX32:
+            end = END64.pack(
+                END64_SIGNATURE, END64.size - 12, _MADE_ON_UNIX | _VERSION_ZIP64, _VERSION_ZIP64, 0, 0,
                 entries, entries, size, offset,
-            ) + _END64_LOCATOR.pack(b"PK\x06\x07", 0, offset + size, 1)  # fmt: skip
-        entries, size, offset = min(entries, _MAX16), min(size, _MAX32), min(offset, _MAX32)
-        end += _END.pack(b"PK\x05\x06", 0, 0, entries, entries, size, offset, 0)
+            ) + END64_LOCATOR.pack(END64_LOCATOR_SIGNATURE, 0, offset + size, 1)  # fmt: skip
+        entries, size, offset = min(entries, MAX16), min(size, MAX32), min(offset, MAX32)
+        end += END.pack(END_SIGNATURE, 0, 0, entries, entries, size, offset, 0)
         return [bytes(self._directory), end]
 
     def _remember(
         self, member: Member, flags: int, crc32: int, packed: int, unpacked: int, offset: int
     ) -> None:
-        large = [value for value in (unpacked, packed, offset) if value >= _MAX32]
+        large = [value for value in (unpacked, packed, offset) if value >= MAX32]
         extra = _timestamp(member)
         if large:
-            extra += struct.pack(f"<2H{len(large)}Q", 1, 8 * len(large), *large)
+            extra += struct.pack(f"<2H{len(large)}Q", ZIP64_EXTRA_ID, 8 * len(large), *large)
         version = _VERSION_ZIP64 if large else _VERSION
         attributes = member.mode << 16 | (0x10 if stat.S_ISDIR(member.mode) else 0)
-        self._directory += _CENTRAL.pack(
-            b"PK\x01\x02", _MADE_ON_UNIX | version, version, flags | _utf8_flag(member), member.method,
-            *_dos_time(member), crc32, min(packed, _MAX32), min(unpacked, _MAX32),
-            len(member.name), len(extra), 0, 0, 0, attributes, min(offset, _MAX32),
+        self._directory += CENTRAL.pack(
+            CENTRAL_SIGNATURE, _MADE_ON_UNIX | version, version, flags | _utf8_flag(member), member.method,
+            *_dos_time(member), crc32, min(packed, MAX32), min(unpacked, MAX32),
+            len(member.name), len(extra), 0, 0, 0, attributes, min(offset, MAX32),
         )  # fmt: skip
         self._directory += member.name + extra
         self._entries += 1
 
 
 def _local_header(member: Member, flags: int, crc32: int, packed: int, unpacked: int, extra: bytes) -> bytes:
-    version = _VERSION_ZIP64 if unpacked == _MAX32 else _VERSION
-    return _LOCAL.pack(
-        b"PK\x03\x04", version, flags | _utf8_flag(member), member.method, *_dos_time(member),
+    version = _VERSION_ZIP64 if unpacked == MAX32 else _VERSION
+    return LOCAL.pack(
+        LOCAL_SIGNATURE, version, flags | _utf8_flag(member), member.method, *_dos_time(member),
         crc32, packed, unpacked, len(member.name), len(extra),
     ) + member.name + extra  # fmt: skip
 
 
 def _needs_zip64(size_bytes: int) -> bool:
     """Whether a size, or what deflate might make of it at worst, takes more than 32 bits."""
-    return size_bytes + size_bytes // 1000 + 1024 >= _MAX32
+    return size_bytes + size_bytes // 1000 + 1024 >= MAX32
 
 
 def _timestamp(member: Member) -> bytes:
-    return _TIMESTAMP_EXTRA.pack(0x5455, 5, 1, _clamped(member.modified_seconds))
+    return _TIMESTAMP_EXTRA.pack(TIMESTAMP_EXTRA_ID, 5, 1, _clamped(member.modified_seconds))
 
 
 def _dos_time(member: Member) -> tuple[int, int]:
@@ -135,7 +146,7 @@ def _clamped(seconds: int) -> int:
 
 
 def _utf8_flag(member: Member) -> int:
-    return 0 if member.name.isascii() else _IS_UTF8
+    return 0 if member.name.isascii() else IS_UTF8
 
 
 def deflate(data: bytes, level: int) -> bytes:

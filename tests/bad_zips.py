@@ -83,6 +83,17 @@ def _many_entries(count: int) -> bytes:
     return directory + record + locator + end
 
 
+def _directory_bomb() -> bytes:
+    """64,001 directories from 500 entries in 300 KB."""
+    chains = [b"/".join([b"%03d" % number, *[b"d"] * 127]) + b"/" for number in range(500)]
+    return raw_zip([RawEntry(chain, data=b"") for chain in chains])
+
+
+def long_names(count: int, stem: bytes) -> list[bytes]:
+    """As many names that all differ in their last digits, each ``stem`` long and a little more."""
+    return [stem + b"%05d" % number for number in range(count)]
+
+
 def _ratio_bomb() -> bytes:
     """Ten gigabytes of zeros in ten entries, each of which deflate really reaches."""
     kernel = _deflated(bytes(16 * 1024 * 1024))
@@ -133,6 +144,11 @@ BAD_ZIPS: dict[str, tuple[Callable[[], bytes], str]] = {
     "not UTF-8 though it says so": (with_entry(RawEntry(b"\xff.txt", flags=1 << 11)), "UTF-8"),
     "duplicate": (named(b"a.txt", b"b.txt", b"a.txt"), "twice"),
     "case clash": (named(b"a.txt", b"b.txt", b"A.txt"), "upper and lower case"),
+    "case clash of one letter": (named(b"a", b"A"), "upper and lower case"),
+    "duplicate of one letter": (named(b"a", b"b", b"a"), "twice"),
+    "duplicate directory": (lambda: raw_zip([RawEntry(b"a/", data=b"")] * 2), "twice"),
+    "case clash of accents": (named("\u03aa\u0301".encode(), "\u0390".encode()), "upper and lower case"),
+    "case clash of a file and a directory": (named(b"A", b"a/b"), "upper and lower case"),
     "case clash of directories": (named(b"Images/1", b"images/2"), "upper and lower case"),
     "file and directory": (named(b"a", b"b", b"a/b"), "both as a file and as a directory"),
     "file and directory entry": (named(b"a", b"a/"), "cannot be true"),
@@ -152,6 +168,12 @@ BAD_ZIPS: dict[str, tuple[Callable[[], bytes], str]] = {
     "overlapping entries": (_overlapping, "overlap"),
     "entry beyond the file": (with_entry(RawEntry(b"a", offset=10**9)), "overlap"),
     "ratio bomb": (_ratio_bomb, "times its own size"),
+    "directory bomb": (_directory_bomb, "files and directories"),
+    "names that grow when read": (
+        # 15 MiB in code page 437, three times that in UTF-8.
+        lambda: raw_zip([RawEntry(n, data=b"") for n in long_names(45_000, (b"\xb0" * 70 + b"/") * 4)]),
+        "names in the zip file",
+    ),
     "200,000 entries": (lambda: _many_entries(200_000), "200,000 entries"),
     "more entries than it says": (
         lambda: raw_zip([RawEntry(b"%d" % n) for n in range(20)], claimed_entries=3),

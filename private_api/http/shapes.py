@@ -19,7 +19,12 @@ from pydantic import (
 )
 
 from contracts.messages import Limits, PullPolicy, SandboxProfile
-from contracts.names import is_image_reference, is_model_id
+from contracts.names import (
+    CLASSIC_MODEL_ID_PATTERN,
+    IMAGE_REFERENCE_PATTERN,
+    is_image_reference,
+    is_model_id,
+)
 from contracts.states import TaskState
 from private_api.store.keys import Role
 
@@ -70,11 +75,25 @@ def _moment(value: object) -> datetime:
 
 _Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
 _ImageReference = Annotated[
-    str, StringConstraints(min_length=1, max_length=255), AfterValidator(_image_reference)
+    str,
+    StringConstraints(min_length=1, max_length=255),
+    AfterValidator(_image_reference),
+    Field(json_schema_extra={"pattern": f"^{IMAGE_REFERENCE_PATTERN}$"}),
+]
+_ModelId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128),
+    AfterValidator(_without_nul),
+    # With classic_id; without it no spaces and colons either.
+    Field(json_schema_extra={"pattern": f"^{CLASSIC_MODEL_ID_PATTERN}$"}),
 ]
 _Text = Annotated[str, AfterValidator(_without_nul)]
 _Mountpoint = Annotated[
-    str, StringConstraints(max_length=255), AfterValidator(_without_nul), AfterValidator(_mountpoint)
+    str,
+    StringConstraints(max_length=255),
+    AfterValidator(_without_nul),
+    AfterValidator(_mountpoint),
+    Field(json_schema_extra={"pattern": "^/[^/]"}),
 ]
 
 
@@ -123,7 +142,7 @@ class ModelSettings(_Fields):
 class ModelRegistration(ModelSettings):
     """``POST /v1/models``."""
 
-    human_readable_id: _Text
+    human_readable_id: _ModelId
     container_tag: _ImageReference
     classic_id: bool = False
 

@@ -54,32 +54,57 @@ def test_bad_zip_is_refused_with_a_sentence(name: str) -> None:
     assert seconds < 2
 
 
-def test_no_bad_zip_takes_more_than_64_mib() -> None:
-    # given a fresh process that has built all of them
-    program = """
-import io, resource
+# Each is about the most of its kind that the limits let through to the end: the last name comes twice.
+LARGEST_ZIPS = {
+    "every bad zip": "zips = [build() for build, _ in BAD_ZIPS.values()]",
+    "long names": "zips = [zip_of_names(b'N' * 140 + b'/' + b'N' * 140)]",
+    "names that are folded": "zips = [zip_of_names(('\\u0390' * 70 + '/' + '\\u0390' * 70).encode())]",
+    "code page 437, just not too much": "zips = [zip_of_names(b'\\xb0' * 80 + b'/' + b'\\xb0' * 18)]",
+    "deep": "zips = [zip_of_names(b'd/' * 127)]",
+    "accents to put in order": "zips = [zip_of_names(('\\u0345\\u0301\\u0323\\u0321' * 24).encode())]",
+}
+
+
+@pytest.mark.parametrize("kind", LARGEST_ZIPS)
+def test_no_inspection_takes_more_than_64_mib_or_2_s(kind: str) -> None:
+    # given a fresh process that has built the zips and given back what that took
+    program = f"""
+import ctypes, gc, io, resource, time
+from pathlib import Path
 from archives.errors import ArchiveError
 from archives.inspection import inspect_zip
 from archives.limits import ZipLimits
-from tests.bad_zips import BAD_ZIPS, RawEntry, raw_zip
-zips = [build() for build, _ in BAD_ZIPS.values()]
-# The most that the limits let through to the end: names that take all the room there is, the last one twice.
-names = [b"%05d" % number + b"N" * 280 for number in range(45_000)]
-entries = [RawEntry(name[:140] + b"/" + name[140:], data=b"") for name in [*names, names[-1]]]
-zips.append(raw_zip(entries))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from tests.bad_zips import BAD_ZIPS, RawEntry, long_names, raw_zip
+
+def zip_of_names(stem):
+    names = long_names(min(49_800, ZipLimits().max_directory_bytes // (len(stem) + 55)), stem)
+    return raw_zip([RawEntry(name, data=b"") for name in [*names, names[-1]]])
+
+{LARGEST_ZIPS[kind]}
+gc.collect()
+ctypes.CDLL(None).malloc_trim(0)
+# Writing 5 there makes the peak begin anew.
+Path("/proc/self/clear_refs").write_text("5")
+peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+before = peak()
+slowest = 0.0
 for bad in zips:
+    started = time.process_time()
     try:
         inspect_zip(io.BytesIO(bad), ZipLimits())
-    except ArchiveError:
-        continue
-    raise SystemExit("accepted")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    except ArchiveError as error:
+        slowest, refusal = max(slowest, time.process_time() - started), str(error)
+    else:
+        raise SystemExit("accepted")
+print(peak() - before, slowest, refusal)
 """
     # when
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     # then
-    assert int(result.stdout) < 64 * 1024
+    kibibytes, seconds, refusal = result.stdout.split(maxsplit=2)
+    assert int(kibibytes) < 64 * 1024
+    assert float(seconds) < 2
+    assert kind == "every bad zip" or "twice" in refusal
 
 
 @pytest.mark.parametrize(
@@ -154,6 +179,39 @@ def test_unpacked_size_is_limited() -> None:
     # when / then
     with pytest.raises(ArchiveTooLargeError, match='"b" passes that limit'):
         inspect_zip(io.BytesIO(zipped), ZipLimits(max_unpacked_bytes=1000))
+
+
+def test_directories_that_only_paths_name_count_as_entries() -> None:
+    # given two files below three directories, one of which is an entry too
+    zipped = raw_zip([RawEntry(b"a/", data=b""), RawEntry(b"a/b/x"), RawEntry(b"a/c/y")])
+    # when
+    facts = inspect_zip(io.BytesIO(zipped), ZipLimits(max_entries=5))
+    # then
+    assert facts == ZipFacts(3, 8)
+    with pytest.raises(ArchiveTooLargeError, match="more than 4 files and directories"):
+        inspect_zip(io.BytesIO(zipped), ZipLimits(max_entries=4))
+
+
+def test_directories_take_room_on_the_disk() -> None:
+    # given
+    zipped = raw_zip([RawEntry(b"a/b/x", data=bytes(100))])
+    # when
+    inspect_zip(io.BytesIO(zipped), ZipLimits(max_unpacked_bytes=2 * 4096 + 100))
+    # then
+    with pytest.raises(ArchiveTooLargeError, match="each of its 2 directories"):
+        inspect_zip(io.BytesIO(zipped), ZipLimits(max_unpacked_bytes=2 * 4096 + 99))
+
+
+def test_directories_are_counted_once_in_whatever_order_they_come() -> None:
+    # given the files of two deep directories by turns
+    sides = [b"l/" * 100, b"r/" * 100]
+    zipped = raw_zip([RawEntry(sides[n % 2] + b"%d" % n) for n in range(10_000)])
+    # when
+    started = time.process_time()
+    facts = inspect_zip(io.BytesIO(zipped), ZipLimits(max_entries=10_200))
+    # then
+    assert facts.entries == 10_000
+    assert time.process_time() - started < 2
 
 
 def test_directory_is_read_in_few_pieces() -> None:

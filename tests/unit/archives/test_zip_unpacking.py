@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.errors import ArchiveError
+from archives.errors import ArchiveError, UnpackingAbandonedError
 from archives.limits import ZipLimits
 from archives.unpacking import unpack
 from tests.bad_zips import BAD_WHEN_UNPACKED, BAD_ZIPS, RawEntry, raw_zip
@@ -104,6 +104,41 @@ def test_link_that_lies_in_the_way_is_not_followed(tmp_path: Path, destination: 
         unpack(tmp_path / "in.zip", destination, LIMITS)
     # then
     assert not list(outside.iterdir())
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_unpacking_stops_between_pieces_when_it_is_abandoned(
+    method: int, tmp_path: Path, destination: Path
+) -> None:
+    # given a file of many pieces, and a caller who loses interest after the third question
+    with zipfile.ZipFile(tmp_path / "in.zip", "w", method) as archive:
+        archive.writestr("large", bytes(20 * 1024**2))
+    answers = iter([False, False, False])
+    # when
+    with pytest.raises(UnpackingAbandonedError, match="no longer wanted"):
+        unpack(tmp_path / "in.zip", destination, LIMITS, abandoned=lambda: next(answers, True))
+    # then
+    assert (destination / "large").stat().st_size <= 3 * 1024**2
+
+
+def test_unpacking_stops_between_entries_when_it_is_abandoned(tmp_path: Path, destination: Path) -> None:
+    # given
+    (tmp_path / "in.zip").write_bytes(raw_zip([RawEntry(b"a/", data=b""), RawEntry(b"b/", data=b"")]))
+    answers = iter([False])
+    # when
+    with pytest.raises(UnpackingAbandonedError):
+        unpack(tmp_path / "in.zip", destination, LIMITS, abandoned=lambda: next(answers, True))
+    # then
+    assert tree_of(destination) == {"a": None}
+
+
+def test_names_in_code_page_437_arrive(tmp_path: Path, destination: Path) -> None:
+    # given
+    (tmp_path / "in.zip").write_bytes(raw_zip([RawEntry("größe".encode("cp437"))]))
+    # when
+    unpack(tmp_path / "in.zip", destination, LIMITS)
+    # then
+    assert tree_of(destination) == {"größe": b"data"}
 
 
 def test_no_descriptor_stays_open(tmp_path: Path, destination: Path) -> None:
