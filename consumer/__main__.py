@@ -103,7 +103,9 @@ def _run_slot(settings: Settings, slot: Slot, *, supervised: bool) -> int:
 
 def _end_with_parent() -> None:
     """Wait for the pipe's other end to close. The parent is gone then, and with it whoever would stop us."""
-    sys.stdin.buffer.read()
+    # Not ``sys.stdin``: the interpreter cannot end while a thread holds the lock of its buffer.
+    while os.read(0, 4096):
+        pass
     os._exit(1)
 
 

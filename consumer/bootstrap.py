@@ -10,6 +10,7 @@ from pathlib import Path
 
 from consumer.node.contents import Contents
 from consumer.node.holder import Holder
+from consumer.node.network import ModelNetwork
 from consumer.node.record import RecordFile
 from consumer.node.settings import Settings
 from consumer.node.slots import Slot
@@ -40,6 +41,7 @@ def build_station(
         engine=engine,
         server=server or Server(settings.private_api_url, read_key(settings.worker_key_file)),
         holder=Holder(engine, owner),
+        network=ModelNetwork(engine, owner),
         workspaces=Workspaces(engine, directory / "work", owner),
         contents=Contents(engine, settings.directory / "contents", owner),
         record=RecordFile(directory / "attempt.json"),

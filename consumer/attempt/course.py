@@ -1,6 +1,7 @@
 """How far an attempt has got: the one loop that takes events off its queue, and what they come to.
 
-``attempt.py`` enters, and nobody else. The first cause to stop counts; a lost lease ends everything.
+The attempt's own thread enters (``run``, ``ending``, ``conclusion``), and nobody else; other threads only
+``emit``. The first cause to stop counts; a lost lease ends everything.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from contracts.states import Phase
 
 _log = logging.getLogger(__name__)
 
-# Stops that mean nothing once the container has ended by itself.
+# What a producer reports too late once the container has ended by itself.
 _ONLY_WHILE_RUNNING = {Stop.TIMED_OUT, Stop.OUTPUT_TOO_LARGE, Stop.NODE_FULL, Stop.ENGINE_LOST}
 
 
@@ -48,7 +49,7 @@ class Course:
         # Seconds spent by phase.
         self.durations: dict[str, float] = {}
         self.heartbeat = HeartbeatLoop(lease, beat, self.emit)
-        self._said = said
+        self.said = said
         self._lease = lease
         self._limits = {
             Phase.FETCHING: settings.fetch_seconds,
@@ -59,7 +60,7 @@ class Course:
         }
         self._queue: SimpleQueue[events.Event] = SimpleQueue()
         self._phase = Phase.FETCHING
-        self._phase_began = time.monotonic()
+        self._phase_began = self._noted_at = time.monotonic()
 
     def emit(self, event: events.Event) -> None:
         """Put an event on the queue, from any thread."""
@@ -98,7 +99,7 @@ class Course:
         self.take(event)
 
     def take(self, event: events.Event) -> None:
-        """Note what an event means."""
+        """Note what an event means; it need not have been on the queue."""
         match event:
             case events.InputReady():
                 self.input_ready = True
@@ -119,6 +120,18 @@ class Course:
             case events.Stopped(stop=stop, detail=detail):
                 self._stop(stop, detail)
 
+    def look_back(
+        self, *, oom_killed: bool, last_line: str = "", found: events.Stopped | None = None
+    ) -> None:
+        """Note what an ended container tells.
+
+        ``found`` counts although the container has ended by itself: it is no late report but what was looked
+        for then.
+        """
+        self.facts = replace(self.facts, oom_killed=oom_killed, last_line=last_line)
+        if found is not None and self.facts.stop is None:
+            self._set(found.stop, found.detail)
+
     def _stop(self, stop: Stop, detail: str, code: ReasonCode | None = None) -> None:
         """The first cause counts, except that a lost lease ends everything."""
         ended = self.facts.exit_code is not None
@@ -126,7 +139,10 @@ class Course:
             self.facts.stop is not None or (ended and stop in _ONLY_WHILE_RUNNING)
         ):
             return
-        _log.info("attempt stopped: %s", stop.name, extra=self._said | {"action": "attempt_stopped"})
+        self._set(stop, detail, code)
+
+    def _set(self, stop: Stop, detail: str, code: ReasonCode | None = None) -> None:
+        _log.info("attempt stopped: %s", stop.name, extra=self.said | {"action": "attempt_stopped"})
         self.facts = replace(self.facts, stop=stop, detail=detail, prevented_code=code)
         self.abandoned.set()
 
@@ -138,8 +154,9 @@ class Course:
 
     def note_duration(self) -> None:
         """Add what the current phase has taken so far."""
-        name = self._phase.value
-        self.durations[name] = self.durations.get(name, 0.0) + self._phase_seconds()
+        name, now = self._phase.value, time.monotonic()
+        self.durations[name] = self.durations.get(name, 0.0) + now - self._noted_at
+        self._noted_at = now
 
     def _phase_seconds(self) -> float:
         return time.monotonic() - self._phase_began

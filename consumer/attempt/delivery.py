@@ -8,9 +8,11 @@ is small.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from threading import Event
+from typing import TypeVar
 
 from archives.errors import EmptyOutputError, OutputInvalidError, OutputTooLargeError
 from archives.limits import OutputLimits
@@ -26,6 +28,8 @@ from contracts.reasons import ReasonCode
 # An output below this is sent in one piece with its length, which spares small tasks a dozen writes on a
 # socket.
 WHOLE_BYTES = 512 * 1024
+_LOCKED_OUT = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+_Result = TypeVar("_Result")
 
 
 def deliver(server: Server, lease: Lease, output: Path, abandoned: Event) -> tuple[BlobFacts, list[str]]:
@@ -34,7 +38,8 @@ def deliver(server: Server, lease: Lease, output: Path, abandoned: Event) -> tup
     Raises ``PreventedError``, ``AbandonedError``, ``StaleLeaseError``.
     """
     try:
-        return persist(lambda: _send(server, lease, output, abandoned), abandoned.wait)
+        send = keyless_is_away(lambda: _send(server, lease, output, abandoned))
+        return persist(send, abandoned.wait)
     except EmptyOutputError as error:
         raise PreventedError(
             ReasonCode.NO_OUTPUT,
@@ -52,6 +57,24 @@ def deliver(server: Server, lease: Lease, output: Path, abandoned: Event) -> tup
         raise PreventedError(code, f"The server does not take the output: {error.detail or error}") from error
     except OSError as error:
         raise disk_failure(error) from error
+
+
+def keyless_is_away(call: Callable[[], _Result]) -> Callable[[], _Result]:
+    """``call``, for which a server that does not know our key is away.
+
+    A key that is replaced says nothing about the result: it is kept until this process, or its next life
+    with another key, is let in again.
+    """
+
+    def guarded() -> _Result:
+        try:
+            return call()
+        except CallRefusedError as error:
+            if error.status in _LOCKED_OUT:
+                raise ServerAwayError(str(error)) from error
+            raise
+
+    return guarded
 
 
 def _send(server: Server, lease: Lease, output: Path, abandoned: Event) -> tuple[BlobFacts, list[str]]:

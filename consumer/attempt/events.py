@@ -1,6 +1,6 @@
 """What can happen to an attempt, as values: many threads put them on one queue, one loop takes them off.
 
-A producer says only what it saw; what follows from it is decided in ``attempt.py``.
+A producer says only what it saw; what follows from it is ``course.py``'s and ``verdict.py``'s to decide.
 """
 
 from __future__ import annotations

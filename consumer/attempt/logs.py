@@ -1,8 +1,8 @@
 """Carrying a container's log to the server: follow, gather for a moment, send by offset, stop at the limit.
 
-An attempt starts one follower per run. The engine keeps the log in files and replays it from the start, so
-whatever was interrupted (the engine's stream, the server, this process) goes on where it was, by skipping
-bytes.
+An attempt starts one follower per run. The engine keeps the log in files and replays it from the start: after
+a stream of the engine's has broken off, what was read already is skipped. After an end of this process all is
+sent again under the same offsets, of which the server takes what it has not got.
 """
 
 from __future__ import annotations
@@ -38,21 +38,20 @@ class LogFollower:
         send: Callable[[int, bytes], int],
         *,
         limit_bytes: int,
-        stored_bytes: int = 0,
-        skip_bytes: int = 0,
+        begins_at: int = 0,
     ) -> None:
         self._open_stream = open_stream
         self._send = send
         self._limit = limit_bytes
-        # Where the next byte that is sent belongs, and how much of the engine's replay is behind it already.
-        self._offset = stored_bytes
-        self._seen = skip_bytes
+        # Where the next byte that is sent belongs, and how much of the engine's replay has been read already.
+        self._offset = begins_at
+        self._seen = 0
         self._buffer = bytearray()
         self._changed = Condition()
         self._exited = Event()
         self._abandoned = Event()
         self._ended = False
-        self._full = stored_bytes >= limit_bytes
+        self._full = begins_at >= limit_bytes
         self._stream: LogStream | None = None
         self._reader = Thread(target=self._read, name="log-reader", daemon=True)
         self._sender = Thread(target=self._send_all, name="log-sender", daemon=True)
@@ -120,7 +119,8 @@ class LogFollower:
             self._changed.wait_for(lambda: len(self._buffer) < BUFFER_BYTES or self._ended)
             room = self._limit - self._offset - len(self._buffer)
             self._buffer += piece[:room]
-            self._full = len(piece) >= room
+            # The sender may have set it meanwhile, when the server wanted no more.
+            self._full = self._full or len(piece) >= room
             self._changed.notify_all()
 
     def _send_all(self) -> None:

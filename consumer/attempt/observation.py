@@ -37,8 +37,7 @@ class Observation:
         workspace: Workspace,
         container_id: str,
         *,
-        stored_log_bytes: int = 0,
-        skip_log_bytes: int = 0,
+        log_begins_at: int = 0,
     ) -> None:
         self._station = station
         self._lease = lease
@@ -48,8 +47,7 @@ class Observation:
             lambda: station.engine.follow_logs(container_id),
             lambda offset, piece: station.server.append_log(lease, offset, piece),
             limit_bytes=lease.limits.log_bytes,
-            stored_bytes=stored_log_bytes,
-            skip_bytes=skip_log_bytes,
+            begins_at=log_begins_at,
         )
         self._watch: Watch | None = None
 
@@ -84,7 +82,11 @@ class Observation:
         except EngineError:
             return None
         layer = Path(found.upper_directory) if found is not None and found.upper_directory else None
-        return layer if layer is not None and layer.is_dir() else None
+        try:
+            return layer if layer is not None and layer.is_dir() else None
+        except PermissionError:
+            # Only root may look there.
+            return None
 
 
 def exit_producer(engine: Engine, container_id: str, watch: ExitWatch, emit: Emit) -> Thread:

@@ -21,7 +21,7 @@ from consumer.attempt.events import (
     PullStarted,
     Stopped,
 )
-from consumer.attempt.sandbox import Place, container_body
+from consumer.attempt.sandbox import Place, container_body, volume_fault
 from consumer.attempt.verdict import Stop, start_failure
 from consumer.node.fetching import fetch_and_unpack
 from consumer.node.images import resolve_image
@@ -70,15 +70,20 @@ class Preparation:
             self.workspace.download,
             self.workspace.input,
             self.abandoned,
-            ReasonCode.INPUT_INVALID,
+            invalid=ReasonCode.INPUT_INVALID,
+            keep_free_bytes=self.station.settings.minimum_free_bytes,
         )
         self.emit(InputReady())
 
     def _make_container(self) -> None:
         engine = self.station.engine
-        pulling = _Announced(lambda: self.emit(PullStarted()))
-        image = resolve_image(engine, self.lease.image, self.abandoned, pulling=pulling)
+        image = resolve_image(
+            engine, self.lease.image, self.abandoned, pulling=lambda: self.emit(PullStarted())
+        )
         self.emit(ImageResolved(image=image))
+        fault = volume_fault(self.lease, image)
+        if fault is not None:
+            raise PreventedError(ReasonCode.IMAGE_INVALID, fault)
         volume = self._content_volume()
         if self.abandoned.is_set():
             return
@@ -99,7 +104,10 @@ class Preparation:
         if lease.content is None:
             return None
         return self.station.contents.ensure_volume(
-            lease.content, lambda: server.open_content(lease), self.abandoned
+            lease.content,
+            lambda: server.open_content(lease),
+            self.abandoned,
+            keep_free_bytes=self.station.settings.minimum_free_bytes,
         )
 
     def _place(self, model_volume: str | None) -> Place:
@@ -112,25 +120,13 @@ class Preparation:
             progress_volume=workspace.volume("progress"),
             model_volume=model_volume,
             holder=self.holder,
+            network=self.station.network.ensure() if self.lease.sandbox.network else None,
             gpu=self.station.slot.gpu,
             runtime=self.station.settings.container_runtime,
             forced_user=forced_user(),
             open_files=open_files(),
             cores=os.cpu_count() or 1,
         )
-
-
-class _Announced(Event):
-    """An event that tells somebody when it is set."""
-
-    def __init__(self, announce: Callable[[], None]) -> None:
-        super().__init__()
-        self._announce = announce
-
-    def set(self) -> None:
-        """Set it and tell."""
-        super().set()
-        self._announce()
 
 
 def producer(work: Callable[[], None], emit: Emit, name: str) -> Thread:

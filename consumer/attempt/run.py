@@ -9,50 +9,36 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Thread
 
 from consumer.attempt import events
+from consumer.attempt.conclusion import Conclusion
 from consumer.attempt.course import Course
-from consumer.attempt.delivery import deliver
+from consumer.attempt.ending import ContainerEnd, event_of
 from consumer.attempt.observation import Observation, exit_producer
-from consumer.attempt.preparation import Preparation, failure_event, producer
-from consumer.attempt.progress import read_progress
-from consumer.attempt.sandbox import PROGRESS_FILE
-from consumer.attempt.verdict import Stop, Verdict, decide, last_line, start_failure
-from consumer.attempt.watch import output_excess
+from consumer.attempt.preparation import Preparation, failure_event
+from consumer.attempt.verdict import Stop, Verdict, decide, start_failure
+from consumer.node.record import Ending
 from consumer.node.station import Station
 from consumer.node.workspace import Workspace
-from consumer.outside.backoff import persist
 from consumer.outside.engine import ContainerFacts, ExitWatch
-from consumer.outside.errors import (
-    AbandonedError,
-    CallRefusedError,
-    EngineError,
-    RefusedError,
-    StaleLeaseError,
-)
-from contracts.messages import Completion, Failure, Lease, Progress
-from contracts.reasons import ReasonCode
+from consumer.outside.errors import AbandonedError, EngineError, RefusedError
+from contracts.messages import Lease
 from contracts.states import Phase
 
 _log = logging.getLogger(__name__)
-
-# A model that is canceled may tidy up this long; one that passed a limit is killed at once.
-GRACE_SECONDS = 2.0
-# A killed container that does not end within this time is in the hands of a broken engine or kernel.
-KILL_SECONDS = 30.0
-# The program's last words are among these; the engine's init may speak after it.
-_LAST_LINES = 5
-_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resumption:
     """Where an earlier life of this slot had got to. ``container`` is null when none was ever started."""
 
-    log_bytes: int
-    container: ContainerFacts | None
+    # Where the log of this life's container begins in the attempt's log.
+    log_begins_at: int = 0
+    container: ContainerFacts | None = None
+    # Set when the earlier life had begun to end the container.
+    ending: Ending | None = None
 
 
 class Attempt:
@@ -79,45 +65,67 @@ class Attempt:
         self._lease = lease
         self._workspace = workspace
         self._holder = holder
-        self._resumption = resumption or Resumption(log_bytes=0, container=None)
-        self._said = {"task_id": lease.task_id, "attempt": lease.attempt, "slot": station.slot.name}
-        self._course = Course(lease, station.settings, station.server.heartbeat, self._said)
+        self._resumption = resumption or Resumption()
+        said = {"task_id": lease.task_id, "attempt": lease.attempt, "slot": station.slot.name}
+        self._course = Course(lease, station.settings, station.server.heartbeat, said)
+        self._conclusion = Conclusion(station, lease, workspace, self._course)
         self._observation: Observation | None = None
         self._threads: list[Thread] = []
+        self._started = False
 
     def emit(self, event: events.Event) -> None:
         """Put an event on the attempt's queue, from any thread."""
         self._course.emit(event)
 
+    @property
+    def may_still_run(self) -> bool:
+        """Whether its container was started and nobody has seen it end."""
+        return self._started and self._course.facts.exit_code is None
+
     def settle(self, seconds: float) -> None:
         """Wait for threads that may still write into the workspace after ``run`` has returned."""
         deadline = time.monotonic() + seconds
-        for thread in self._threads:
+        for thread in self._threads + self._conclusion.threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def run(self) -> None:
         """All steps; returns when the last word has been said, or when there is nobody to hear it."""
-        _log.info("attempt begins", extra=self._said | {"action": "attempt_began"})
+        _log.info("attempt begins", extra=self._course.said | {"action": "attempt_began"})
+        self._take_over()
         self._course.heartbeat.start()
         try:
             self._run_container()
             verdict = decide(self._course.facts)
             if verdict.succeeded:
-                self._deliver()
+                self._conclusion.deliver()
                 verdict = decide(self._course.facts)
             if self._course.facts.stop is not Stop.LEASE_LOST:
-                self._say_last_word(verdict)
+                if self._observation is not None:
+                    self._conclusion.end_log(self._observation.log)
+                verdict = self._conclusion.say_last_word(verdict)
         except AbandonedError:
             # Only a lost lease interrupts the last word.
             verdict = decide(self._course.facts)
         finally:
-            self._course.abandoned.set()
-            self._course.heartbeat.close()
-            if self._observation is not None:
-                self._observation.log.abandon()
-            elif self._course.created is not None:
-                self._course.created.watch.close()
+            self._close()
         self._log_end(verdict)
+
+    def _take_over(self) -> None:
+        """Begin where the earlier life was, before the server hears of this one."""
+        if self._resumption.container is not None:
+            self._started = True
+            self._course.enter(Phase.RUNNING)
+        if self._resumption.ending is not None:
+            self._course.take(event_of(self._resumption.ending))
+
+    def _close(self) -> None:
+        self._course.abandoned.set()
+        self._course.heartbeat.close()
+        if self._observation is not None:
+            self._observation.end_watch()
+            self._observation.log.abandon()
+        elif self._course.created is not None:
+            self._course.created.watch.close()
 
     # Step 1 and 2: the container.
 
@@ -128,7 +136,7 @@ class Attempt:
             self._start()
         self._course.wait_for(lambda: self._course.facts.exit_code is not None)
         if self._observation is not None:
-            self._end_container()
+            self._end_container(self._observation)
 
     def _prepare(self) -> bool:
         preparation = Preparation(
@@ -148,6 +156,7 @@ class Attempt:
         # The server hears of it while the engine is busy starting.
         self._course.enter(Phase.RUNNING)
         deadline = time.monotonic() + self._lease.limits.time_seconds
+        self._started = True
         try:
             self._station.engine.start_container(created.container_id)
         except RefusedError as error:
@@ -159,8 +168,7 @@ class Attempt:
             self._observe(created.container_id, created.watch, deadline)
 
     def _resume(self, container: ContainerFacts) -> None:
-        _log.info("container adopted", extra=self._said | {"action": "container_adopted"})
-        self._course.enter(Phase.RUNNING)
+        _log.info("container adopted", extra=self._course.said | {"action": "container_adopted"})
         ran_seconds = max(0.0, time.time() - (container.started_at or time.time()))
         deadline = time.monotonic() + self._lease.limits.time_seconds - ran_seconds
         try:
@@ -171,122 +179,32 @@ class Attempt:
             self._observe(container.container_id, watch, deadline)
 
     def _observe(self, container_id: str, watch: ExitWatch, deadline: float) -> None:
-        log_bytes = self._resumption.log_bytes
         self._observation = Observation(
             self._station,
             self._lease,
             self._workspace,
             container_id,
-            stored_log_bytes=log_bytes,
-            # An adopted container's log holds what has been sent already, a new one's does not.
-            skip_log_bytes=log_bytes if self._resumption.container is not None else 0,
+            log_begins_at=self._resumption.log_begins_at,
         )
         exit_producer(self._station.engine, container_id, watch, self._course.emit).start()
         self._observation.start(deadline, self._course.emit, self._course.heartbeat.report)
 
-    def _end_container(self) -> None:
-        """Make it end if it has not, and see how it did."""
-        observation = self._observation
-        assert observation is not None, "started"  # noqa: S101 - For the type checker.
-        if self._course.facts.exit_code is None and self._course.facts.stop is not Stop.ENGINE_LOST:
-            self._kill(observation.container_id)
+    def _end_container(self, observation: Observation) -> None:
+        end = ContainerEnd(
+            station=self._station,
+            lease=self._lease,
+            workspace=self._workspace,
+            course=self._course,
+            container_id=observation.container_id,
+        )
+        end.bring_about()
         observation.end_watch()
-        if self._course.facts.stop in {Stop.ENGINE_LOST, Stop.LEASE_LOST}:
-            return
-        try:
-            self._look_back(observation.container_id)
-        except EngineError as error:
-            self._course.facts = replace(self._course.facts, stop=Stop.ENGINE_LOST, detail=str(error))
-
-    def _kill(self, container_id: str) -> None:
-        graceful = self._course.facts.stop in {Stop.CANCELED, Stop.DRAINED}
-        for signal, seconds in [("SIGTERM", GRACE_SECONDS)] * graceful + [("SIGKILL", KILL_SECONDS)]:
-            try:
-                self._station.engine.signal_container(container_id, signal)
-            except EngineError as error:
-                _log.warning("signal failed: %s", error, extra=self._said | {"action": "signal_failed"})
-            deadline = time.monotonic() + seconds
-            while self._course.facts.exit_code is None and time.monotonic() < deadline:
-                self._course.take_next(deadline - time.monotonic())
-            if self._course.facts.exit_code is not None:
-                return
-
-    def _look_back(self, container_id: str) -> None:
-        found = self._station.engine.find_container(container_id)
-        oom_killed = found is not None and found.oom_killed
-        self._course.facts = replace(self._course.facts, oom_killed=oom_killed)
-        if self._course.facts.exit_code == 0 or self._course.facts.stop is not None:
-            return
-        tail = self._station.engine.tail_logs(container_id, _LAST_LINES)
-        self._course.facts = replace(self._course.facts, last_line=last_line(tail))
-        # A model that ran into the file size limit may have said anything, but what it wrote tells.
-        too_much = output_excess(self._workspace.output, self._lease.limits)
-        if too_much is not None:
-            self._course.facts = replace(self._course.facts, stop=Stop.OUTPUT_TOO_LARGE, detail=too_much)
-
-    # Step 3 and 4: what comes of it.
-
-    def _deliver(self) -> None:
-        # Most outputs are sent before a heartbeat that says so would be: it travels with the next one.
-        self._course.enter(Phase.UPLOADING, urgent=False)
-        server, lease, output = self._station.server, self._lease, self._workspace.output
-
-        def send() -> None:
-            stored, notes = deliver(server, lease, output, self._course.abandoned)
-            self._course.emit(events.Delivered(output=stored, notes=notes))
-
-        thread = producer(send, self._course.emit, "delivery")
-        self._threads.append(thread)
-        thread.start()
-        self._course.wait_for(lambda: self._course.delivered is not None)
-
-    def _say_last_word(self, verdict: Verdict) -> None:
-        if self._observation is not None:
-            notes = self._course.delivered.notes if self._course.delivered is not None else []
-            self._observation.log.end_reading("".join(f"[inferenceserver] {note}\n" for note in notes))
-            while not self._observation.log.sent(_POLL_SECONDS):
-                self._course.give_way(0.0)
-        self._course.note_duration()
-        try:
-            if verdict.code is None and self._course.delivered is not None:
-                self._complete(self._course.delivered, verdict)
-            else:
-                self._fail(verdict)
-        except StaleLeaseError:
-            # Somebody was first, or an answer to us got lost on its way: either way there is nothing to add.
-            self._course.facts = replace(self._course.facts, stop=Stop.LEASE_LOST)
-        except CallRefusedError as error:
-            _log.error("last word refused: %s", error, extra=self._said | {"action": "last_word_refused"})
-
-    def _complete(self, delivered: events.Delivered, verdict: Verdict) -> None:
-        # The state machine has no arrow from starting to succeeded.
-        while not self._course.heartbeat.told_running(_POLL_SECONDS):
-            self._course.give_way(0.0)
-        completion = Completion(
-            output=delivered.output,
-            exit_code=verdict.exit_code or 0,
-            durations=self._course.durations,
-            progress=self._last_progress(),
-        )
-        persist(lambda: self._station.server.complete(self._lease, completion), self._course.give_way)
-
-    def _fail(self, verdict: Verdict) -> None:
-        failure = Failure(
-            reason_code=verdict.code or ReasonCode.INTERNAL_ERROR,
-            reason=verdict.sentence,
-            exit_code=verdict.exit_code,
-            durations=self._course.durations,
-            progress=self._last_progress(),
-        )
-        persist(lambda: self._station.server.fail(self._lease, failure), self._course.give_way)
-
-    def _last_progress(self) -> Progress | None:
-        return read_progress(self._workspace.progress / PROGRESS_FILE)
+        end.look_back()
 
     def _log_end(self, verdict: Verdict) -> None:
         lost = self._course.facts.stop is Stop.LEASE_LOST
         outcome = "lease_lost" if lost else (verdict.code.value if verdict.code else "succeeded")
-        said = self._said | {
+        said = self._course.said | {
             "action": "attempt_ended",
             "outcome": outcome,
             "durations": self._course.durations,

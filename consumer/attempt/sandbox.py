@@ -1,11 +1,12 @@
 """How a model's container is made: a pure function from a lease and a slot to the engine's create body.
 
-``attempt.py`` enters; golden files pin the result. All that keeps a stranger's program in its place is
-decided here and nowhere else. It never asks the engine anything.
+An attempt enters while it prepares; golden files pin the result. All that keeps a stranger's program in its
+place is decided here and nowhere else. It never asks the engine anything.
 """
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +28,16 @@ TEMPORARY_DIRECTORY = "/tmp"  # noqa: S108 - A path inside the container, in a f
 _OOM_SCORE = 500
 # The engine keeps this many files of log, the current one included.
 _LOG_FILES = 2
+# What they may hold together, unless a model's own limit asks for more; and the most that a byte of log takes
+# there.
+_LOG_BYTES_OF_ALL = 1024**3
+_JSON_PER_BYTE = 72
 _MIB = 1024**2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a container is put: its volumes, the holder it joins, its GPU, and as whom it may run."""
+    """Where a container is put: its volumes, its network, its GPU, and as whom it may run."""
 
     owner: Owner
     workspace: str
@@ -40,7 +45,10 @@ class Place:
     output_volume: str
     progress_volume: str
     model_volume: str | None
+    # The container whose empty network namespace a strict model joins.
     holder: str
+    # The network of models that may use one; set for those only.
+    network: str | None = None
     gpu: str | None = None
     runtime: str | None = None
     # Set where the consumer is not root: it could neither fill nor remove what another user owns.
@@ -71,6 +79,35 @@ def container_body(lease: Lease, image: LocalImage, place: Place) -> dict[str, A
     return body
 
 
+def volume_fault(lease: Lease, image: LocalImage) -> str | None:
+    """A sentence when a VOLUME of the image would hide what belongs into one of our mounts.
+
+    One that is the mount itself is ours, one elsewhere becomes a file system of its own in memory.
+    """
+    ours = {"input": lease.mounts.input, "output": lease.mounts.output, "progress": PROGRESS_DIRECTORY}
+    if lease.content is not None:
+        ours["model"] = lease.mounts.model
+    for declared in sorted(image.volumes):
+        path = _normal(declared)
+        if path == "/":
+            return (
+                f"The image declares VOLUME {declared}, the whole of its file system; remove that from its "
+                "Dockerfile."
+            )
+        for part, mount in ours.items():
+            if path.startswith(f"{_normal(mount)}/"):
+                return (
+                    f"The image declares VOLUME {declared}, which lies inside {mount}, where the {part} is "
+                    "mounted, and would hide what is there; remove it from the Dockerfile."
+                )
+    return None
+
+
+def _normal(path: str) -> str:
+    """``path`` as the engine understands it: absolute, with no ``..``, doubled or trailing slash."""
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
 def _environment(lease: Lease, *, strict: bool) -> list[str]:
     values = {
         ENV_INPUT: lease.mounts.input,
@@ -99,14 +136,16 @@ def _labels(lease: Lease, place: Place) -> dict[str, str]:
 def _host_config(lease: Lease, image: LocalImage, place: Place, *, strict: bool) -> dict[str, Any]:
     limits = lease.limits
     config: dict[str, Any] = {
-        "NetworkMode": "bridge" if lease.sandbox.network else f"container:{place.holder}",
+        "NetworkMode": _network_mode(place, strict=strict),
         "Mounts": _mounts(lease, place),
-        "Tmpfs": _tmpfs(lease, image, strict=strict),
+        "Tmpfs": _tmpfs(lease, image, place),
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
         "ReadonlyRootfs": strict,
         "Init": True,
         "IpcMode": "private",
+        # Engines on version 1 of control groups would show the machine's own.
+        "CgroupnsMode": "private",
         "ShmSize": limits.shm_bytes,
         "PidsLimit": limits.pids,
         "Memory": limits.memory_bytes,
@@ -127,6 +166,14 @@ def _host_config(lease: Lease, image: LocalImage, place: Place, *, strict: bool)
             {"Driver": "", "DeviceIDs": [place.gpu], "Capabilities": [["gpu", "compute", "utility"]]}
         ]
     return config
+
+
+def _network_mode(place: Place, *, strict: bool) -> str:
+    if place.network is not None:
+        return place.network
+    # Whoever joins a namespace shares its owner's /etc/hosts, /etc/hostname and /etc/resolv.conf: with a
+    # writable root a model could leave something there for the next one.
+    return f"container:{place.holder}" if strict else "none"
 
 
 def _mounts(lease: Lease, place: Place) -> list[dict[str, Any]]:
@@ -150,15 +197,13 @@ def _mounts(lease: Lease, place: Place) -> list[dict[str, Any]]:
     ]
 
 
-def _tmpfs(lease: Lease, image: LocalImage, *, strict: bool) -> dict[str, str]:
+def _tmpfs(lease: Lease, image: LocalImage, place: Place) -> dict[str, str]:
     execution = "exec" if lease.sandbox.tmp_exec else "noexec"
     options = f"rw,nosuid,nodev,{execution},size={lease.limits.tmp_bytes},mode=1777"
-    paths = [TEMPORARY_DIRECTORY]
-    if strict:
-        # A path that the image declares as a volume would become a writable directory of any size on the
-        # node.
-        paths += sorted(image.volumes)
-    own = {lease.mounts.input, lease.mounts.output, lease.mounts.model, PROGRESS_DIRECTORY}
+    # A path that the image declares as a volume would become a directory of any size on the node, which
+    # nobody measures.
+    paths = [TEMPORARY_DIRECTORY, *sorted({_normal(path) for path in image.volumes})]
+    own = {_normal(mount["Target"]) for mount in _mounts(lease, place)}
     return {path: options for path in paths if path not in own}
 
 
@@ -171,8 +216,11 @@ def _ulimits(lease: Lease, open_files: int) -> list[dict[str, Any]]:
 
 
 def _log_file_bytes(log_bytes: int) -> int:
-    """Large enough that a worker that adopts the container can still replay the log, yet bounded.
+    """Large enough that a worker that adopts the container can replay the log from its beginning.
 
-    JSON makes a line of log about twice as long, or more when lines are short.
+    The engine throws the beginning away once all files are full. Its JSON makes 71 bytes of an empty line, so
+    nothing is thrown away before the model's own limit where that is below 14 MiB; above, only lines of a few
+    bytes could bring that about, and the node's disk is worth more.
     """
-    return min(max(2 * log_bytes, _MIB), 64 * _MIB)
+    bytes_of_all = max(min(_JSON_PER_BYTE * log_bytes, _LOG_BYTES_OF_ALL), 3 * log_bytes, 2 * _MIB)
+    return -(-bytes_of_all // _LOG_FILES)

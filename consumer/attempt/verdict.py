@@ -1,6 +1,6 @@
 """The verdict on an attempt: one pure function from what was seen to success, or a reason with a sentence.
 
-``attempt.py`` enters once per attempt. A table test holds every row. It keeps our failures and the model's
+An attempt enters once it is over. A table test holds every row. It keeps our failures and the model's
 apart.
 """
 
@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from consumer.outside.wording import one_line
 from contracts.messages import Lease, SandboxProfile
 from contracts.reasons import ReasonCode
 
@@ -56,14 +57,29 @@ class Verdict:
         return self.code is None
 
 
-# 128 + SIGKILL: somebody killed the first process. When it was neither us nor the memory limit, it was the
-# machine.
-_KILLED = 137
+# 128 + SIGKILL and 128 + SIGTERM: somebody ended the first process. When it was neither us nor the memory
+# limit, it was the machine.
+_KILLED = {137, 143}
 # 128 + SIGXFSZ: a file grew past the file size limit, which lies just above the output limit.
 _FILE_TOO_LARGE = 153
 # What the engine's init says and returns when it cannot run the program of the image.
 _NOT_RUNNABLE = {126, 127}
 _INIT_WORDS = re.compile(r"^\[FATAL tini \(\d+\)\] (?P<words>.*)")
+# What engines and runtimes say of an image whose program, user or directories are wrong.
+_IMAGES_FAULT = re.compile(
+    r"exec: .*(no such file or directory|permission denied|is a directory|not a directory)"
+    r"|executable file not found|exec format error|no command specified"
+    r"|unable to find (user|group)|no matching entries in (passwd|group) file|invalid user|invalid group"
+    r"|chdir to cwd|working directory .* is invalid|invalid working directory"
+    # A mount point that is a file in the image, or that no container can have.
+    r"|not a directory|invalid mount (path|target)|mount path must be absolute|destination can't be '/'"
+    r"|(is|be) inside /proc"
+)
+# Words in which the same phrases speak of the machine's own files; these win.
+_MACHINES_FAULT = (
+    "mount local volume", "nvidia-container", "network namespace", "cgroup", "rlimit", "no space left",
+    "cannot allocate memory", "too many open files", "unknown runtime", "containerd-shim",
+)  # fmt: skip
 # What programs say when strict refuses them something.
 _REFUSED = re.compile(r"read-only file system|permission denied|operation not permitted", re.IGNORECASE)
 _HINT = (
@@ -91,20 +107,16 @@ def decide(facts: Facts) -> Verdict:
 
 
 def start_failure(words: str) -> tuple[ReasonCode, str]:
-    """What a refusal to create or start the container means, from the engine's ``words``."""
+    """What a refusal to create or start the container means, from the engine's ``words``.
+
+    Only what is known to be said of images is the image's fault: everything else is tried again, which costs
+    little, while a model's failure is final.
+    """
     lowered = words.lower()
-    ours = (
-        "no space left", "cannot allocate memory", "resource temporarily unavailable", "network namespace",
-        "join network", "no such container", "is not running", "non running container",
-        "could not select device driver", "mount local volume", "nvidia-container", "unknown runtime",
-        "too many open files", "device or resource busy", "cgroup", "rlimit",
-    )  # fmt: skip
-    if any(sign in lowered for sign in ours):
-        return ReasonCode.ENGINE_FAILED, f"The engine could not start the container: {_line(words)}"
-    return (
-        ReasonCode.IMAGE_INVALID,
-        f"The image cannot be run: {_line(words)} Check its ENTRYPOINT and CMD, and the mount points.",
-    )
+    if _IMAGES_FAULT.search(lowered) and not any(sign in lowered for sign in _MACHINES_FAULT):
+        advice = "Check its ENTRYPOINT, CMD, USER and WORKDIR, and the mount points."
+        return ReasonCode.IMAGE_INVALID, f"The image cannot be run: {one_line(words)} {advice}"
+    return ReasonCode.ENGINE_FAILED, f"The engine could not start the container: {one_line(words)}"
 
 
 def _stopped_by_others(facts: Facts) -> Verdict:
@@ -139,7 +151,7 @@ def _ended_by_itself(facts: Facts) -> Verdict:
     code = facts.exit_code
     if code == 0:
         return Verdict(code=None, sentence="", exit_code=0)
-    if code is None or code == _KILLED:
+    if code is None or code in _KILLED:
         return _failed(
             facts,
             ReasonCode.ENGINE_FAILED,
@@ -167,14 +179,9 @@ def _ended_by_itself(facts: Facts) -> Verdict:
 
 def last_line(tail: bytes, longest: int = 300) -> str:
     """The last line of a log that says something, fit to be shown: no control characters, not too long."""
-    lines = [_line(line) for line in tail.decode("utf-8", "replace").splitlines()]
+    lines = [one_line(line) for line in tail.decode("utf-8", "replace").splitlines()]
     spoken = [line for line in lines if line]
     return spoken[-1][:longest] if spoken else ""
-
-
-def _line(text: str) -> str:
-    without_escapes = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", text)
-    return " ".join("".join(c if c.isprintable() else " " for c in without_escapes).split())[:500]
 
 
 def _failed(facts: Facts, code: ReasonCode, sentence: str) -> Verdict:

@@ -15,14 +15,16 @@ from threading import Event, Thread
 from consumer.attempt.events import Emit, Stopped
 from consumer.attempt.progress import read_progress
 from consumer.attempt.verdict import Stop
-from consumer.node.usage import excess, free_bytes, measure
+from consumer.node.usage import disk_shortage, excess, measure
 from contracts.messages import Limits, Progress
 
 INTERVAL_SECONDS = 1.0
 # Counting 100,000 files takes a fraction of a second; it must not take more than a tenth of a core.
 _REST_FACTOR = 10
-# More than any layer's own files; the bytes are what counts there.
-_LAYER_FILES = 10_000_000
+# However long counting takes, a model must not write unseen for longer than this.
+_LONGEST_REST_SECONDS = 30.0
+# Ten times what a package manager writes; counting them takes a few seconds.
+_LAYER_FILES = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,33 +60,47 @@ class Watch:
         self._closed.set()
 
     def _run(self) -> None:
-        rest = INTERVAL_SECONDS
-        while not self._closed.wait(max(0.0, min(rest, self._watched.deadline - time.monotonic()))):
+        watched = self._watched
+        next_count = 0.0
+        while not self._closed.wait(max(0.0, min(INTERVAL_SECONDS, watched.deadline - time.monotonic()))):
             began = time.monotonic()
-            stopped = inspect(self._watched)
+            stopped = time_or_disk(watched)
+            if stopped is None and began >= next_count:
+                stopped = too_much(watched)
+                ended = time.monotonic()
+                next_count = ended + rest_after(ended - began)
             if stopped is not None:
                 self._emit(stopped)
                 return
-            progress = read_progress(self._watched.progress_directory / self._watched.progress_file)
+            progress = read_progress(watched.progress_directory / watched.progress_file)
             if progress is not None:
                 self._report(progress)
-            rest = max(INTERVAL_SECONDS, _REST_FACTOR * (time.monotonic() - began))
 
 
-def inspect(watched: Watched) -> Stopped | None:
-    """Take one sample; the limit that is passed, None when all is well."""
+def rest_after(counting_seconds: float) -> float:
+    """How long not to count after having counted for so long."""
+    rest = _REST_FACTOR * counting_seconds
+    # The interval itself is a rest already.
+    return 0.0 if rest < INTERVAL_SECONDS else min(rest, _LONGEST_REST_SECONDS)
+
+
+def time_or_disk(watched: Watched) -> Stopped | None:
+    """What costs nothing to look at, so each second: the time, and what the disks have left."""
     if time.monotonic() >= watched.deadline:
         return Stopped(stop=Stop.TIMED_OUT)
-    too_much = output_excess(watched.output, watched.limits) or _side_excess(watched)
-    if too_much is not None:
-        return Stopped(stop=Stop.OUTPUT_TOO_LARGE, detail=too_much)
-    free = free_bytes(watched.output)
-    if free < watched.minimum_free_bytes:
-        return Stopped(
-            stop=Stop.NODE_FULL,
-            detail=f"The node has only {free:,} bytes of disk left, and the model was stopped; free some.",
-        )
+    for place in (watched.output, watched.layer):
+        shortage = None if place is None else disk_shortage(place, watched.minimum_free_bytes)
+        if shortage is not None:
+            return Stopped(
+                stop=Stop.NODE_FULL, detail=f"{shortage}, and the model was stopped; free some space."
+            )
     return None
+
+
+def too_much(watched: Watched) -> Stopped | None:
+    """What has to be counted: the output, and what was written beside it."""
+    sentence = output_excess(watched.output, watched.limits) or _side_excess(watched)
+    return None if sentence is None else Stopped(stop=Stop.OUTPUT_TOO_LARGE, detail=sentence)
 
 
 def output_excess(output: Path, limits: Limits) -> str | None:

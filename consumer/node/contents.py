@@ -39,7 +39,12 @@ class Contents:
         self._owner = owner
 
     def ensure_volume(
-        self, facts: BlobFacts, open_stream: Callable[[], Iterator[bytes]], abandoned: Event
+        self,
+        facts: BlobFacts,
+        open_stream: Callable[[], Iterator[bytes]],
+        abandoned: Event,
+        *,
+        keep_free_bytes: int,
     ) -> str:
         """The volume that shows this content, fetched if need be; raises as ``fetch_and_unpack`` does."""
         data = self._directory / facts.sha256
@@ -48,7 +53,7 @@ class Contents:
                 self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
                 with _locked(self._directory / f"{facts.sha256}.lock", abandoned):
                     if not data.is_dir():
-                        self._fetch(facts, open_stream, data, abandoned)
+                        self._fetch(facts, open_stream, data, abandoned, keep_free_bytes)
         except OSError as error:
             raise disk_failure(error) from error
         name = self._volume_name(data)
@@ -58,7 +63,12 @@ class Contents:
         return name
 
     def _fetch(
-        self, facts: BlobFacts, open_stream: Callable[[], Iterator[bytes]], data: Path, abandoned: Event
+        self,
+        facts: BlobFacts,
+        open_stream: Callable[[], Iterator[bytes]],
+        data: Path,
+        abandoned: Event,
+        keep_free_bytes: int,
     ) -> None:
         for left_behind in self._directory.glob(f"{facts.sha256}.*.incoming"):
             remove_tree(left_behind)
@@ -68,16 +78,41 @@ class Contents:
         unpacked.chmod(0o755)
         try:
             fetch_and_unpack(
-                open_stream, facts, incoming / "content.zip", unpacked, abandoned, ReasonCode.CONTENT_INVALID
+                open_stream,
+                facts,
+                incoming / "content.zip",
+                unpacked,
+                abandoned,
+                invalid=ReasonCode.CONTENT_INVALID,
+                keep_free_bytes=keep_free_bytes,
             )
+            # The final name says that all is there, after a power cut as well: so first the content, then it.
+            _sync_tree(unpacked)
             unpacked.rename(data)
+            _sync(self._directory)
         finally:
             remove_tree(incoming)
 
     def _volume_name(self, data: Path) -> str:
         # The place is part of the name: the engine would show an old volume's directory for ever.
         place = hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
-        return f"inferenceserver-{self._owner.installation}-{self._owner.node}-content-{place}"
+        return f"{self._owner.shared_name}-content-{place}"
+
+
+def _sync_tree(root: Path) -> None:
+    """Bring a directory of ours and all below it to the disk."""
+    for directory, _, names in os.walk(root):
+        for name in names:
+            _sync(Path(directory, name))
+        _sync(Path(directory))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

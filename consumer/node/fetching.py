@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 
-from archives.errors import ArchiveError
+from archives.errors import ArchiveError, UnpackingAbandonedError
+from archives.inspection import inspect_zip
 from archives.limits import ZipLimits
 from archives.unpacking import unpack
+from consumer.node.usage import disk_shortage
 from consumer.outside.backoff import persist
 from consumer.outside.errors import AbandonedError, CallRefusedError, PreventedError, ServerAwayError
 from contracts.messages import BlobFacts
@@ -30,17 +32,25 @@ def fetch_and_unpack(
     download: Path,
     destination: Path,
     abandoned: Event,
+    *,
     invalid: ReasonCode,
+    keep_free_bytes: int,
 ) -> None:
     """Fetch a zip to ``download``, check it, unpack it to the empty ``destination``, and remove the zip.
 
-    Raises ``PreventedError`` (with ``invalid`` when the zip itself is at fault), ``AbandonedError``,
-    ``StaleLeaseError``.
+    So much of the disk stays free. Raises ``PreventedError`` (with ``invalid`` when the zip itself is at
+    fault, with ``node_full`` where there is no room for it), ``AbandonedError``, ``StaleLeaseError``.
     """
     try:
+        _make_sure_of_room(download.parent, keep_free_bytes, facts.size_bytes, 1)
         _fetch(open_stream, facts, download, abandoned)
-        unpack(download, destination, ZipLimits())
+        with download.open("rb") as file:
+            found = inspect_zip(file, ZipLimits())
+        _make_sure_of_room(destination, keep_free_bytes, found.unpacked_bytes, found.entries)
+        unpack(download, destination, ZipLimits(), abandoned=abandoned.is_set)
         download.unlink()
+    except UnpackingAbandonedError as error:
+        raise AbandonedError("the zip is no longer wanted") from error
     except ArchiveError as error:
         raise PreventedError(invalid, str(error)) from error
     except OSError as error:
@@ -54,21 +64,37 @@ def disk_failure(error: OSError) -> PreventedError:
     return PreventedError(ReasonCode.STORAGE_FAILED, f"The node's disk failed: {error}.")
 
 
+def _make_sure_of_room(directory: Path, keep_free_bytes: int, more_bytes: int, more_files: int) -> None:
+    shortage = disk_shortage(directory, keep_free_bytes, more_bytes=more_bytes, more_files=more_files)
+    if shortage is not None:
+        raise PreventedError(
+            ReasonCode.NODE_FULL, f"{shortage}: free some space on the node, or send less at once."
+        )
+
+
 def _fetch(
     open_stream: Callable[[], Iterator[bytes]], facts: BlobFacts, download: Path, abandoned: Event
 ) -> None:
-    for _ in range(_TRIES):
-        try:
-            sha256 = persist(lambda: _receive(open_stream(), facts, download, abandoned), abandoned.wait)
-        except CallRefusedError as error:
-            raise PreventedError(
-                ReasonCode.STORAGE_FAILED, f"The server does not hand out the zip: {error.detail or error}"
-            ) from error
+    damaged: list[str] = []
+
+    def fetch() -> None:
+        sha256 = _receive(open_stream(), facts, download, abandoned)
         if sha256 == facts.sha256:
             return
-    raise PreventedError(
-        ReasonCode.STORAGE_FAILED, "The zip that the server hands out does not match its recorded SHA-256."
-    )
+        damaged.append(sha256)
+        if len(damaged) < _TRIES:
+            raise ServerAwayError("the zip was damaged on its way")
+        raise PreventedError(
+            ReasonCode.STORAGE_FAILED,
+            "The zip that the server hands out does not match its recorded SHA-256.",
+        )
+
+    try:
+        persist(fetch, abandoned.wait)
+    except CallRefusedError as error:
+        raise PreventedError(
+            ReasonCode.STORAGE_FAILED, f"The server does not hand out the zip: {error.detail or error}"
+        ) from error
 
 
 def _receive(stream: Iterator[bytes], facts: BlobFacts, download: Path, abandoned: Event) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from consumer.node.pause_image import ensure_pause_image
 from consumer.outside import labels
 from consumer.outside.engine import Engine
+from consumer.outside.errors import EngineError
 from consumer.outside.labels import Owner
 
 
@@ -20,11 +21,15 @@ class Holder:
     def __init__(self, engine: Engine, owner: Owner) -> None:
         self._engine = engine
         self._owner = owner
-        self._name = f"{owner.name}-holder"
+        self._name = owner.holder_name
 
     def ensure_running(self) -> str:
         """The id of the running holder, made anew when it has gone or stopped."""
         found = self._engine.find_container(self._name)
+        if found is not None and not _marks(self._owner).items() <= dict(found.labels).items():
+            raise EngineError(
+                f"A container named {self._name} exists that is not ours; remove it with docker rm -f."
+            )
         if found is not None and found.running:
             return found.container_id
         if found is not None:
@@ -44,13 +49,14 @@ def holder_body(image: str, owner: Owner) -> dict[str, Any]:
     return {
         "Image": image,
         "User": "65532:65532",
-        "Labels": owner.labels() | {labels.ROLE: labels.ROLE_HOLDER},
+        "Labels": _marks(owner),
         "HostConfig": {
             "NetworkMode": "none",
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "IpcMode": "private",
+            "CgroupnsMode": "private",
             "PidsLimit": 4,
             "Memory": 16 * 1024**2,
             "MemorySwap": 16 * 1024**2,
@@ -59,3 +65,7 @@ def holder_body(image: str, owner: Owner) -> dict[str, Any]:
             "LogConfig": {"Type": "none", "Config": {}},
         },
     }
+
+
+def _marks(owner: Owner) -> dict[str, str]:
+    return owner.labels() | {labels.ROLE: labels.ROLE_HOLDER}

@@ -6,10 +6,13 @@ talks to the engine. An image is never built, tagged or removed here.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from threading import Event
 
 from consumer.outside.engine import Engine, LocalImage
-from consumer.outside.errors import PreventedError, RefusedError
+from consumer.outside.errors import NotFoundError, PreventedError, RefusedError
+from consumer.outside.wording import one_line
 from contracts.messages import ImageSpec, PullPolicy, ResolvedImage
 from contracts.reasons import ReasonCode
 
@@ -23,13 +26,15 @@ _NOT_THERE = (
 _NOT_REACHED = (
     "no such host", "connection refused", "timeout", "timed out", "network is unreachable",
     "no route to host", "server misbehaving", "temporary failure", "tls handshake", "x509",
-    "connection reset", "eof", "dial tcp",
+    "connection reset", "unexpected eof", ": eof", "dial tcp",
     "toomanyrequests", "service unavailable", "context deadline exceeded",
 )  # fmt: skip
 
 
-def resolve_image(engine: Engine, spec: ImageSpec, abandoned: Event, *, pulling: Event) -> LocalImage:
-    """The image to run, pulled if need be; ``pulling`` is set once a registry is asked.
+def resolve_image(
+    engine: Engine, spec: ImageSpec, abandoned: Event, *, pulling: Callable[[], None]
+) -> LocalImage:
+    """The image to run, pulled if need be; ``pulling`` is called when a registry is about to be asked.
 
     Raises ``PreventedError`` with ``image_unavailable`` or ``pull_failed``, ``AbandonedError``,
     ``EngineError``.
@@ -39,16 +44,17 @@ def resolve_image(engine: Engine, spec: ImageSpec, abandoned: Event, *, pulling:
             local = _local_image(engine, spec)
         except RefusedError as error:
             # The reference itself is at fault.
-            raise pull_failure(spec.tag, error.message) from error
+            raise pull_failure(spec.tag, str(error), spec.tag) from error
         if local is not None:
             return local
-    pulling.set()
+    pulling()
     by_digest = spec.pull_policy is PullPolicy.IF_MISSING and spec.digest is not None
     reference = spec.digest if by_digest and spec.digest else tagged(spec.tag)
     try:
         engine.pull_image(reference, abandoned)
-    except RefusedError as error:
-        raise pull_failure(spec.tag, error.message) from error
+    except (RefusedError, NotFoundError) as error:
+        # An engine answers 404 itself where the registry says so before any progress was made.
+        raise pull_failure(spec.tag, str(error), reference) from error
     pulled = engine.find_image(reference)
     if pulled is None:
         raise PreventedError(
@@ -87,23 +93,23 @@ def tagged(reference: str) -> str:
     return reference if has_tag else f"{reference}:latest"
 
 
-def pull_failure(tag: str, words: str) -> PreventedError:
-    """What a refused pull of ``tag`` means, from the engine's ``words``."""
-    lowered = words.lower()
+def pull_failure(tag: str, words: str, reference: str) -> PreventedError:
+    """What a refused pull of ``tag`` means, from the engine's ``words`` about the ``reference`` pulled."""
+    lowered = _without_names(words, reference).lower()
     if any(sign in lowered for sign in _NOT_REACHED):
         return PreventedError(
             ReasonCode.PULL_FAILED,
-            f"The image {tag} is not on this node, and its registry cannot be reached ({_shortened(words)}). "
+            f"The image {tag} is not on this node, and its registry cannot be reached ({_words(words)}). "
             "Either build it on this node with docker build under exactly this tag, or let the node reach "
             "the registry.",
         )
     if any(sign in lowered for sign in _NOT_THERE):
         return PreventedError(
             ReasonCode.IMAGE_UNAVAILABLE,
-            f"The image {tag} is not on this node and cannot be pulled ({_shortened(words)}). Check the tag, "
+            f"The image {tag} is not on this node and cannot be pulled ({_words(words)}). Check the tag, "
             "build it on this node with docker build, or push it to a registry that the node may read.",
         )
-    return PreventedError(ReasonCode.PULL_FAILED, f"Pulling the image {tag} failed: {_shortened(words)}.")
+    return PreventedError(ReasonCode.PULL_FAILED, f"Pulling the image {tag} failed: {_words(words)}.")
 
 
 def _changed(spec: ImageSpec) -> str:
@@ -113,10 +119,20 @@ def _changed(spec: ImageSpec) -> str:
     )
 
 
+def _without_names(words: str, reference: str) -> str:
+    """``words`` without the names in ``reference``: an image called "timeout" has not timed out."""
+    repository = _repository(reference)
+    path = repository.partition("/")[2] or repository
+    asked_for = f"manifests/{reference[len(repository) + 1 :]}"
+    for name in (reference, repository, path, asked_for):
+        words = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", "", words, flags=re.IGNORECASE)
+    return words
+
+
 def _repository(tag: str) -> str:
     head, slash, last = tag.partition("@")[0].rpartition("/")
     return head + slash + last.partition(":")[0]
 
 
-def _shortened(words: str) -> str:
-    return " ".join(words.split())[:200].rstrip(". ")
+def _words(words: str) -> str:
+    return one_line(words, 200).rstrip(". ")

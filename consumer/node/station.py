@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from consumer.node.contents import Contents
 from consumer.node.holder import Holder
+from consumer.node.network import ModelNetwork
 from consumer.node.record import RecordFile
 from consumer.node.settings import Settings
 from consumer.node.slots import Slot
@@ -33,6 +34,7 @@ class Station:
     engine: Engine
     server: Server
     holder: Holder
+    network: ModelNetwork
     workspaces: Workspaces
     contents: Contents
     record: RecordFile

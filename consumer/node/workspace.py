@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from consumer.outside.engine import Engine
 from consumer.outside.errors import EngineError
 from consumer.outside.labels import Owner
 
-_ID = re.compile(r"[0-9a-f]{16}")
 _PARTS = ("input", "output", "progress")
 # Models write these as any user; nobody on the node gets there, because the directory above is 0700.
 _OPEN_TO_MODELS = 0o777
@@ -57,11 +55,11 @@ class Workspace:
     @property
     def container_name(self) -> str:
         """The attempt's container."""
-        return f"inferenceserver-{self.workspace_id}"
+        return labels.workspace_name(self.workspace_id)
 
     def volume(self, part: str) -> str:
         """The volume that shows ``input``, ``output`` or ``progress``."""
-        return f"inferenceserver-{self.workspace_id}-{part}"
+        return f"{labels.workspace_name(self.workspace_id)}-{part}"
 
 
 class Workspaces:
@@ -97,10 +95,14 @@ class Workspaces:
         """The ids of all that exist: as directories, containers or volumes."""
         wanted = self._owner.labels()
         listed = self._engine.list_containers(wanted) + self._engine.list_volumes(wanted)
-        ids = {item.labels[labels.WORKSPACE] for item in listed if labels.WORKSPACE in item.labels}
+        ids = {
+            item.labels[labels.WORKSPACE]
+            for item in listed
+            if labels.WORKSPACE in item.labels and labels.is_ours(item.given_name, item.labels, wanted)
+        }
         if self._directory.is_dir():
             ids |= {path.name for path in self._directory.iterdir()}
-        return {workspace_id for workspace_id in ids if _ID.fullmatch(workspace_id)}
+        return {workspace_id for workspace_id in ids if labels.WORKSPACE_ID.fullmatch(workspace_id)}
 
     def _labels(self, workspace: Workspace) -> dict[str, str]:
         return self._owner.labels() | {

@@ -6,28 +6,26 @@
 from __future__ import annotations
 
 import io
-import struct
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from threading import Event
 from typing import Any
 
 import docker
 import requests
-import urllib3
 from docker.errors import APIError, DockerException, NotFound
 
+from consumer.outside.docker_streams import ExitAnswer, LogAnswer, is_silence, transport_errors
 from consumer.outside.engine import ContainerFacts, EngineFacts, Labelled, LocalImage
 from consumer.outside.errors import AbandonedError, EngineAwayError, EngineError, NotFoundError, RefusedError
 
-# No call but a wait, a log or a pull should take long; a stuck engine must not hold a slot for ever.
+# No answer should take long to begin, and no pull is silent for long; a stuck engine must not hold a slot for
+# ever. Only the body of a wait or a log may take as long as a model does.
 CALL_SECONDS = 60
 # The largest file that `read_file` returns; it is meant for a probe of a few bytes.
 READ_LIMIT_BYTES = 1024**2
-# One byte for the stream, three of padding, four of length.
-_FRAME_HEAD = struct.Struct(">xxxxL")
 _NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -36,7 +34,7 @@ class DockerEngine:
 
     def __init__(self, docker_host: str | None = None) -> None:
         with _our_errors():
-            self._api: Any = docker.APIClient(
+            self._api: Any = _BoundedClient(
                 base_url=docker_host, version="auto", timeout=CALL_SECONDS, max_pool_size=16
             )
         self._root = f"{self._api.base_url}/v{self._api.api_version}"
@@ -71,13 +69,24 @@ class DockerEngine:
             self._api.import_image_from_data(archive, repository=repository, tag=tag, changes=changes)
 
     def pull_image(self, reference: str, abandoned: Event) -> None:
-        """Fetch an image, looking at ``abandoned`` with every line of progress."""
-        with _our_errors():
-            for line in self._api.pull(reference, stream=True, decode=True):
-                if abandoned.is_set():
-                    raise AbandonedError("the pull is no longer wanted")
-                if "error" in line:
-                    raise RefusedError(500, str(line["error"]))
+        """Fetch an image, looking at ``abandoned`` with every line of progress and after every silence.
+
+        After a silence the engine is asked again, and goes on with what it has fetched.
+        """
+        while not abandoned.is_set():
+            try:
+                with _our_errors():
+                    for line in self._api.pull(reference, stream=True, decode=True):
+                        if abandoned.is_set():
+                            break
+                        if "error" in line:
+                            raise RefusedError(500, str(line["error"]))
+                    else:
+                        return
+            except EngineAwayError as error:
+                if not is_silence(error.__cause__):
+                    raise
+        raise AbandonedError("the pull is no longer wanted")
 
     def create_container(self, body: Mapping[str, Any], name: str | None = None) -> str:
         """Create it and return its id."""
@@ -89,7 +98,7 @@ class DockerEngine:
         with _our_errors():
             self._api.start(container_id)
 
-    def watch_exit(self, container_id: str, *, before_start: bool = False) -> _ExitWatch:
+    def watch_exit(self, container_id: str, *, before_start: bool = False) -> ExitAnswer:
         """Register for its exit.
 
         The engine sends the head of its answer when it has registered us and the body at the exit. The
@@ -97,7 +106,7 @@ class DockerEngine:
         container.
         """
         condition = "next-exit" if before_start else "not-running"
-        return _ExitWatch(self._stream("POST", f"/containers/{container_id}/wait", {"condition": condition}))
+        return ExitAnswer(self._stream("POST", f"/containers/{container_id}/wait", {"condition": condition}))
 
     def find_container(self, name_or_id: str) -> ContainerFacts | None:
         """How it stands."""
@@ -144,7 +153,14 @@ class DockerEngine:
         """All containers, running or not, that carry these labels."""
         with _our_errors():
             found = self._api.containers(all=True, filters={"label": _filters(labels)})
-        return [Labelled(name=item["Id"], labels=item.get("Labels") or {}) for item in found]
+        return [
+            Labelled(
+                name=item["Id"],
+                labels=item.get("Labels") or {},
+                given_name=next(iter(item.get("Names") or ()), "").lstrip("/"),
+            )
+            for item in found
+        ]
 
     def create_volume(self, name: str, device: str, labels: Mapping[str, str]) -> None:
         """Make a named volume of the local driver that shows the directory ``device``."""
@@ -164,11 +180,41 @@ class DockerEngine:
         """All volumes that carry these labels."""
         with _our_errors():
             found = self._api.volumes(filters={"label": _filters(labels)}).get("Volumes") or []
-        return [Labelled(name=item["Name"], labels=item.get("Labels") or {}) for item in found]
+        return [
+            Labelled(name=item["Name"], labels=item.get("Labels") or {}, given_name=item["Name"])
+            for item in found
+        ]
 
-    def follow_logs(self, container_id: str) -> _LogStream:
+    def ensure_network(self, name: str, labels: Mapping[str, str], options: Mapping[str, str]) -> str:
+        """The bridge network's id, which unlike its name is never ambiguous."""
+        with _our_errors():
+            try:
+                return str(self._api.inspect_network(name)["Id"])
+            except NotFound:
+                pass
+            try:
+                made = self._api.create_network(
+                    name, "bridge", options=dict(options), labels=dict(labels), check_duplicate=True
+                )
+            except APIError:
+                # Another slot may have been first.
+                return str(self._api.inspect_network(name)["Id"])
+        return str(made["Id"])
+
+    def remove_network(self, name: str) -> None:
+        """Remove it; 403 is the engine's word for one that is in use."""
+        try:
+            with _our_errors():
+                self._api.remove_network(name)
+        except NotFoundError:
+            return
+        except RefusedError as error:
+            if error.status != 403:
+                raise
+
+    def follow_logs(self, container_id: str) -> LogAnswer:
         """Its log from the very beginning, then as it grows."""
-        return _LogStream(
+        return LogAnswer(
             self._stream("GET", f"/containers/{container_id}/logs", {"stdout": 1, "stderr": 1, "follow": 1})
         )
 
@@ -181,11 +227,14 @@ class DockerEngine:
         """An answer whose head has come and whose body comes as things happen, perhaps for hours."""
         with _our_errors():
             answer: requests.Response = self._api.request(
-                method, self._root + path, params=params, stream=True, timeout=(CALL_SECONDS, None)
+                method, self._root + path, params=params, stream=True, timeout=(CALL_SECONDS, CALL_SECONDS)
             )
             if answer.status_code == 404:
                 raise NotFoundError(answer.text.strip())
             answer.raise_for_status()
+            # The head had a time limit; the body has none.
+            connection: Any = answer.raw.connection
+            connection.sock.settimeout(None)
         return answer
 
     def read_file(self, container_id: str, path: str) -> bytes:
@@ -201,63 +250,27 @@ class DockerEngine:
         raise NotFoundError(f"{path} is not a file in container {container_id[:12]}")
 
 
-class _ExitWatch:
-    """The answer to a wait, whose body comes at the exit."""
+class _BoundedClient(docker.APIClient):
+    """The SDK's client, except that no call waits without a limit; the SDK's own pull would."""
 
-    def __init__(self, answer: requests.Response) -> None:
-        self._answer = answer
-
-    def result(self) -> int:
-        """Block until the exit and return its code."""
-        with _our_errors():
-            return int(self._answer.json()["StatusCode"])
-
-    def close(self) -> None:
-        """Nobody waits for it any more."""
-        self._answer.close()
-
-
-class _LogStream:
-    """A container's log as the engine sends it: frames of 8 bytes of head (stream, length) and a piece.
-
-    Source of the format: Docker's HTTP API, "Attach to a container", stream format. The SDK's own reader
-    leaves its socket open when it is closed from another thread.
-    """
-
-    def __init__(self, answer: requests.Response) -> None:
-        self._answer = answer
-
-    def __iter__(self) -> Iterator[bytes]:
-        raw = self._answer.raw
-        try:
-            with _our_errors():
-                while len(head := raw.read(_FRAME_HEAD.size)) == _FRAME_HEAD.size:
-                    yield raw.read(_FRAME_HEAD.unpack(head)[0])
-        finally:
-            self._answer.close()
-
-    def close(self) -> None:
-        """Make the reading thread see the end; it closes the connection then."""
-        with suppress(OSError, ValueError, RuntimeError):
-            self._answer.raw.shutdown()
+    def _set_request_timeout(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        kwargs["timeout"] = kwargs.get("timeout") or self.timeout
+        return kwargs
 
 
 @contextmanager
 def _our_errors() -> Iterator[None]:
-    """Let docker's, requests' and urllib3's exceptions leave as ours."""
-    try:
-        yield
-    except NotFound as error:
-        raise NotFoundError(str(error.explanation or error)) from error
-    except APIError as error:
-        status = error.response.status_code if error.response is not None else 500
-        raise RefusedError(status, str(error.explanation or error)) from error
-    except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError, OSError) as error:
-        raise EngineAwayError(f"the container engine does not answer: {error}") from error
-    except requests.exceptions.ChunkedEncodingError as error:
-        raise EngineAwayError(f"the container engine broke off: {error}") from error
-    except (requests.RequestException, DockerException, ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"the container engine's answer makes no sense: {error}") from error
+    """Let docker's exceptions, and those of what it is built on, leave as ours."""
+    with transport_errors():
+        try:
+            yield
+        except NotFound as error:
+            raise NotFoundError(str(error.explanation or error)) from error
+        except APIError as error:
+            status = error.response.status_code if error.response is not None else 500
+            raise RefusedError(status, str(error.explanation or error)) from error
+        except DockerException as error:
+            raise EngineError(f"the container engine's answer makes no sense: {error}") from error
 
 
 def _filters(labels: Mapping[str, str]) -> list[str]:

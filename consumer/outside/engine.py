@@ -66,6 +66,8 @@ class Labelled:
 
     name: str
     labels: Mapping[str, str]
+    # The name that it was given when it was made; of a volume the same as ``name``.
+    given_name: str
 
 
 class ExitWatch(Protocol):
@@ -106,7 +108,11 @@ class Engine(Protocol):
         ...
 
     def pull_image(self, reference: str, abandoned: Event) -> None:
-        """Fetch an image; raises ``RefusedError`` (the registry's words), ``AbandonedError`` once told so."""
+        """Fetch an image.
+
+        Raises ``NotFoundError`` or ``RefusedError`` with the registry's words, and ``AbandonedError`` within
+        a minute of being told so.
+        """
         ...
 
     def create_container(self, body: Mapping[str, Any], name: str | None = None) -> str:
@@ -147,6 +153,14 @@ class Engine(Protocol):
 
     def list_volumes(self, labels: Mapping[str, str]) -> list[Labelled]:
         """All volumes that carry these labels."""
+        ...
+
+    def ensure_network(self, name: str, labels: Mapping[str, str], options: Mapping[str, str]) -> str:
+        """The id of the bridge network with this name, made with these driver options where it is missing."""
+        ...
+
+    def remove_network(self, name: str) -> None:
+        """Remove it; one that has gone is fine, and one that is in use is left."""
         ...
 
     def follow_logs(self, container_id: str) -> LogStream:

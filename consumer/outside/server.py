@@ -30,6 +30,8 @@ from contracts.problems import ProblemCode
 
 # Connecting to a machine that is there takes milliseconds.
 CONNECT_SECONDS = 5.0
+# The longest silence in the middle of sending: a server that stores large outputs pauses for its disk.
+SEND_SECONDS = 60.0
 # A call that the server does not hold on purpose; and the longest silence in the middle of a transfer.
 ANSWER_SECONDS = 30.0
 # How long a server may take to store what was sent, after the last byte.
@@ -40,6 +42,36 @@ _Message = TypeVar("_Message", Lease, HeartbeatAnswer, BlobFacts)
 _TROUBLE = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}
 
 
+class _HttpConnection(urllib3.connection.HTTPConnection):
+    """A connection that has a time limit of its own for sending; urllib3 uses that for connecting."""
+
+    def connect(self) -> None:
+        """Connect, then allow the sending that follows its own time."""
+        super().connect()
+        self.sock.settimeout(SEND_SECONDS)
+
+    def putrequest(self, *arguments: Any, **options: Any) -> None:
+        """Begin a request, perhaps on a connection that has waited for another answer before."""
+        if self.sock is not None:
+            self.sock.settimeout(SEND_SECONDS)
+        super().putrequest(*arguments, **options)
+
+
+class _HttpsConnection(urllib3.connection.HTTPSConnection):
+    """The same with TLS."""
+
+    connect = _HttpConnection.connect
+    putrequest = _HttpConnection.putrequest
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
+
+
 class Server:
     """The private API as one worker sees it."""
 
@@ -47,6 +79,7 @@ class Server:
         self._url = url
         self._headers = {"Authorization": f"Bearer {key}", "User-Agent": "inferenceserver-consumer"}
         self._pool = urllib3.PoolManager(maxsize=8, retries=False)
+        self._pool.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
     def claim(self, request: ClaimRequest) -> Lease | None:
         """Wait for a task; None when there was none in ``request.wait_seconds``."""
@@ -164,6 +197,9 @@ def _problem(response: urllib3.BaseHTTPResponse) -> Exception:
     status = response.status
     if code == ProblemCode.STALE_LEASE:
         return StaleLeaseError(detail or "the lease is over")
+    if code == ProblemCode.CHECKSUM_MISMATCH:
+        # The same word again would meet the same answer: what was stored has to be sent again first.
+        return CallRefusedError(status, code, detail)
     if retryable or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _TROUBLE:
         return ServerAwayError(f"the server is in trouble: {status} {code} {detail}".rstrip())
     return CallRefusedError(status, code, detail)

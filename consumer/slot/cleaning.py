@@ -1,15 +1,18 @@
 """Removing what attempts leave behind, off the path on which somebody waits for a result.
 
-The slot hands finished attempts over; a thread removes their containers, volumes and directories, and each
-minute looks for leftovers that nobody handed over (of an earlier life, or of an engine that was away). Only
-what carries this slot's own labels, or lies in its own directory, is ever touched.
+The slot hands finished attempts over; a thread removes their containers, volumes and directories. When a
+minute has passed since it last looked, however busy the slot is, it looks for leftovers that nobody handed
+over (of an earlier life, or of an engine that was away). Only what carries this slot's own labels, or lies in
+its own directory, is ever touched.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty, Queue
@@ -17,9 +20,10 @@ from threading import Lock, Thread
 
 from consumer.node.workspace import Workspace, Workspaces, remove_tree
 from consumer.outside import labels
-from consumer.outside.engine import Engine
-from consumer.outside.errors import EngineError
-from consumer.outside.labels import Owner
+from consumer.outside.backoff import delays
+from consumer.outside.engine import Engine, Labelled
+from consumer.outside.errors import AbandonedError, EngineError
+from consumer.outside.labels import Owner, is_ours
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +53,11 @@ class Cleaner:
     def create(self) -> Workspace:
         """A new workspace that no sweep will take for a leftover."""
         workspace = self.adopt(secrets.token_hex(8))
-        self._workspaces.create(workspace)
+        try:
+            self._workspaces.create(workspace)
+        except BaseException:
+            self._release(workspace)
+            raise
         return workspace
 
     def adopt(self, workspace_id: str) -> Workspace:
@@ -67,36 +75,45 @@ class Cleaner:
         self._queue.put(None)
         self._thread.join(seconds)
 
-    def sweep(self) -> None:
-        """Remove everything of this slot's that is not in use; raises ``EngineError``."""
+    def leftovers(self) -> list[Workspace]:
+        """What this slot has on the engine or the disk and nobody uses; raises ``EngineError``."""
         # First what exists, then what is in use: whatever is made in between is in both or in neither.
         found = self._workspaces.found()
         with self._lock:
-            leftovers = found - self._in_use
-        for workspace_id in leftovers:
-            _log.info("leftover removed", extra={"action": "leftover_removed", "workspace": workspace_id})
-            self._workspaces.remove(self._workspaces.named(workspace_id))
+            unused = found - self._in_use
+        return [self._workspaces.named(workspace_id) for workspace_id in sorted(unused)]
+
+    def sweep(self) -> None:
+        """Remove all leftovers; raises ``EngineError``."""
+        for workspace in self.leftovers():
+            said = {"action": "leftover_removed", "workspace": workspace.workspace_id}
+            _log.info("leftover removed", extra=said)
+            self._workspaces.remove(workspace)
 
     def _run(self) -> None:
+        sweep_at = time.monotonic() + SWEEP_SECONDS
         while True:
-            try:
-                item = self._queue.get(timeout=SWEEP_SECONDS)
-            except Empty:
+            with suppress(Empty):
+                item = self._queue.get(timeout=max(0.0, sweep_at - time.monotonic()))
+                if item is None:
+                    return
+                workspace, settle = item
+                settle(SETTLE_SECONDS)
+                self._try(partial(self._remove, workspace))
+            if time.monotonic() >= sweep_at:
                 self._try(self.sweep)
-                continue
-            if item is None:
-                return
-            workspace, settle = item
-            settle(SETTLE_SECONDS)
-            self._try(partial(self._remove, workspace))
+                sweep_at = time.monotonic() + SWEEP_SECONDS
 
     def _remove(self, workspace: Workspace) -> None:
         try:
             self._workspaces.remove(workspace)
         finally:
             # Whatever is left of it is a leftover now, and the next sweep's.
-            with self._lock:
-                self._in_use.discard(workspace.workspace_id)
+            self._release(workspace)
+
+    def _release(self, workspace: Workspace) -> None:
+        with self._lock:
+            self._in_use.discard(workspace.workspace_id)
 
     def _try(self, work: Callable[[], None]) -> None:
         try:
@@ -107,18 +124,41 @@ class Cleaner:
             _log.exception("cleaning failed unexpectedly", extra={"action": "cleaning_failed"})
 
 
+def make_way(engine: Engine, workspace: Workspace, wait: Callable[[float], bool]) -> None:
+    """Remove a workspace's container and return once it is gone, so that no second model runs beside it.
+
+    ``wait(seconds)`` pauses and returns true when nothing is to run any more; raises ``AbandonedError`` then.
+    """
+    for pause in delays():
+        try:
+            engine.remove_container(workspace.container_name)
+            # The engine also accepts to remove what it is removing already, or cannot kill.
+            if engine.find_container(workspace.container_name) is None:
+                return
+            reason = "it is still there"
+        except EngineError as error:
+            reason = str(error)
+        said = {"action": "slot_not_ready", "workspace": workspace.workspace_id}
+        _log.warning("the last container is not gone: %s", reason, extra=said)
+        if wait(pause):
+            raise AbandonedError("a container stays behind for the next life")
+
+
 def remove_other_slots(engine: Engine, owner: Owner, directory: Path, slots: set[str]) -> None:
     """Remove what slots left that this node does not have any more; their leases end by themselves.
 
     Slots of other nodes and installations, and contents, which belong to no slot, are left alone.
     """
     mine = owner.shared_labels()
-    for container in engine.list_containers(mine):
-        if container.labels.get(labels.SLOT, "") not in slots | {""}:
-            engine.remove_container(container.name)
-    for volume in engine.list_volumes(mine):
-        if volume.labels.get(labels.SLOT, "") not in slots | {""}:
-            engine.remove_volume(volume.name)
+
+    def is_leftover(found: Labelled) -> bool:
+        kept = found.labels.get(labels.SLOT, "") in slots | {""}
+        return not kept and is_ours(found.given_name, found.labels, mine)
+
+    for container in filter(is_leftover, engine.list_containers(mine)):
+        engine.remove_container(container.name)
+    for volume in filter(is_leftover, engine.list_volumes(mine)):
+        engine.remove_volume(volume.name)
     for path in directory.iterdir() if directory.is_dir() else ():
         if path.name not in slots:
             remove_tree(path)

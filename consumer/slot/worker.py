@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Callable
 from threading import Event, Lock, Timer
+from typing import TypeVar
 
 from consumer.attempt.events import Stopped
 from consumer.attempt.run import Attempt, Resumption
 from consumer.attempt.verdict import Stop
+from consumer.node.fetching import disk_failure
 from consumer.node.record import Record
 from consumer.node.station import Station
-from consumer.node.usage import free_bytes
+from consumer.node.usage import disk_shortage
 from consumer.node.workspace import Workspace
-from consumer.outside.backoff import delays
-from consumer.outside.errors import AbandonedError, CallRefusedError, EngineError, ServerAwayError
-from consumer.slot.cleaning import Cleaner
-from consumer.slot.recovery import Recovered, recover
-from contracts.messages import ClaimRequest, Lease
+from consumer.outside.backoff import delays, persist
+from consumer.outside.errors import (
+    AbandonedError,
+    CallRefusedError,
+    EngineError,
+    ServerAwayError,
+    ServerError,
+)
+from consumer.slot.cleaning import Cleaner, make_way
+from consumer.slot.recovery import recover
+from contracts.messages import ClaimRequest, Failure, Lease
+from contracts.reasons import ReasonCode
 
+_Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 # How long an ending slot waits for its cleaner; the next life removes what is left then.
@@ -55,38 +66,55 @@ class SlotWorker:
 
     def run(self) -> None:
         """Work until drained."""
-        pauses = delays()
         self._cleaner.start()
-        recovered = self._recover()
-        if recovered is not None:
-            self._work(recovered.record.lease, recovered.workspace, recovered.resumption)
+        self._go_on()
+        pauses = delays()
         while not self._draining.is_set():
             try:
-                self._claim_and_work()
+                well = self._claim_and_work()
             except (EngineError, ServerAwayError, CallRefusedError, OSError) as error:
                 _log.warning("not ready: %s", error, extra={"action": "slot_not_ready"})
-                self._draining.wait(next(pauses))
-            else:
+                well = False
+            if well:
                 pauses = delays()
+            else:
+                self._draining.wait(next(pauses))
         self._leave()
 
-    def _recover(self) -> Recovered | None:
-        """Adopt or forget the earlier attempt, and remove every other leftover."""
+    def _go_on(self) -> None:
+        """Go on with the earlier life's attempt, and remove every other leftover before anything new runs."""
+        recovered = self._retry(lambda: recover(self._station, self._cleaner, self._draining.wait))
+        if recovered is not None and recovered.resumption.container is not None:
+            self._work(recovered.record.lease, recovered.workspace, recovered.resumption)
+            recovered = None
+        self._retry(self._clear)
+        if recovered is not None:
+            holder = self._retry(self._station.holder.ensure_running) or ""
+            self._work(recovered.record.lease, recovered.workspace, recovered.resumption, holder)
+
+    def _retry(self, call: Callable[[], _Result]) -> _Result | None:
+        """``call`` until the engine and the disk let it; None once drained."""
         for pause in delays():
             try:
-                recovered = recover(self._station, self._cleaner, self._draining.wait)
-                self._cleaner.sweep()
-            except EngineError as error:
-                _log.warning("engine away: %s", error, extra={"action": "slot_not_ready"})
+                return call()
+            except (EngineError, OSError) as error:
+                _log.warning("not ready: %s", error, extra={"action": "slot_not_ready"})
                 if self._draining.wait(pause):
                     return None
             except AbandonedError:
                 return None
-            else:
-                return recovered
         return None
 
-    def _claim_and_work(self) -> None:
+    def _clear(self) -> None:
+        """Remove all leftovers; raises ``EngineError`` while a container among them runs on all the same."""
+        self._cleaner.sweep()
+        for workspace in self._cleaner.leftovers():
+            found = self._station.engine.find_container(workspace.container_name)
+            if found is not None and found.running:
+                raise EngineError(f"container {workspace.container_name} of an earlier life still runs")
+
+    def _claim_and_work(self) -> bool:
+        """Wait for a task and run it; false when the slot itself got in its way."""
         # Asking for work only when the engine answers and all is prepared: a task must not wait for that.
         holder = self._station.holder.ensure_running()
         if self._prepared is None:
@@ -100,34 +128,61 @@ class SlotWorker:
                 wait_seconds=self._station.settings.claim_wait_seconds,
             )
         )
-        if lease is not None:
-            workspace, self._prepared = self._prepared, None
+        if lease is None:
+            return True
+        workspace, self._prepared = self._prepared, None
+        try:
             self._station.record.write(Record(lease=lease, workspace_id=workspace.workspace_id))
-            self._work(lease, workspace, Resumption(log_bytes=0, container=None), holder)
+        except OSError as error:
+            self._give_back(lease, error)
+            self._cleaner.discard(workspace)
+            return False
+        return self._work(lease, workspace, Resumption(), holder)
 
     def _check_disk(self) -> None:
         """Claim nothing that this node's disk would have to refuse; raises ``OSError``."""
         settings = self._station.settings
-        free = free_bytes(settings.directory)
-        if free < settings.minimum_free_bytes:
-            raise OSError(errno.ENOSPC, f"only {free:,} bytes of disk are left in {settings.directory}")
+        shortage = disk_shortage(settings.directory, settings.minimum_free_bytes)
+        if shortage is not None:
+            raise OSError(errno.ENOSPC, f"{settings.directory}: {shortage}")
 
-    def _work(self, lease: Lease, workspace: Workspace, resumption: Resumption, holder: str = "") -> None:
-        attempt = Attempt(
-            self._station, lease, workspace, holder or self._station.holder.ensure_running(), resumption
-        )
+    def _work(self, lease: Lease, workspace: Workspace, resumption: Resumption, holder: str = "") -> bool:
+        """Run an attempt and hand its remains over; false when it was not the attempt that went wrong."""
+        attempt = Attempt(self._station, lease, workspace, holder, resumption)
         with self._lock:
             self._attempt = attempt
         if self._draining.is_set():
             # Told to stop while the claim was held: the task has lost nothing yet, so it goes back at once.
             self._stop_attempt()
+        well = True
         try:
             attempt.run()
+        except Exception as error:  # noqa: BLE001 - The task must not be lost, nor its container run on.
+            self._give_back(lease, error)
+            well = False
         finally:
             with self._lock:
                 self._attempt = None
-        self._station.record.remove()
-        self._cleaner.discard(workspace, attempt.settle)
+        try:
+            if attempt.may_still_run:
+                make_way(self._station.engine, workspace, self._draining.wait)
+            self._station.record.remove()
+        except (AbandonedError, OSError) as error:
+            # The next life finds the record, and makes way before it does anything else.
+            _log.warning("the record stays behind: %s", error, extra={"action": "slot_not_ready"})
+        finally:
+            self._cleaner.discard(workspace, attempt.settle)
+        return well
+
+    def _give_back(self, lease: Lease, error: Exception) -> None:
+        """Tell the server that this slot failed its task, which then runs elsewhere."""
+        said = {"action": "attempt_failed_unexpectedly", "task_id": lease.task_id}
+        _log.error("unexpected failure", exc_info=error, extra=said)
+        failure = unexpected(error)
+        try:
+            persist(lambda: self._station.server.fail(lease, failure), self._draining.wait)
+        except (ServerError, AbandonedError) as refusal:
+            _log.warning("the lease has to run out: %s", refusal, extra=said)
 
     def _stop_attempt(self) -> None:
         with self._lock:
@@ -142,5 +197,15 @@ class SlotWorker:
         self._cleaner.finish(_CLEANING_SECONDS)
         try:
             self._station.holder.remove()
+            self._station.network.remove()
         except EngineError as error:
-            _log.warning("the holder stays behind: %s", error, extra={"action": "cleaning_failed"})
+            _log.warning("holder or network stays behind: %s", error, extra={"action": "cleaning_failed"})
+
+
+def unexpected(error: Exception) -> Failure:
+    """What the server is told of a failure of the slot itself."""
+    code, sentence = ReasonCode.INTERNAL_ERROR, f"The worker made a mistake ({type(error).__name__})."
+    if isinstance(error, OSError):
+        failing = disk_failure(error)
+        code, sentence = failing.code, failing.sentence
+    return Failure(reason_code=code, reason=sentence, exit_code=None, durations={})

@@ -100,6 +100,14 @@ def test_what_was_left_out_is_told_in_the_log(user: Api, model: Callable[[str], 
         assert f'"{name}" is a link and was left out of the output.' in log
 
 
+def test_last_progress_is_kept_however_short_the_model_ran(user: Api, model: Callable[[str], str]) -> None:
+    # When
+    task = user.run(model("slow-echo"), {"steps.txt": b"2"})
+    # Then
+    assert task["state"] == "succeeded", task
+    assert task["progress"] == {"fraction": 1.0, "message": "step 2"}
+
+
 def test_thousand_levels_come_back(user: Api, model: Callable[[str], str]) -> None:
     # When
     task = user.run(model("deep-directories"))

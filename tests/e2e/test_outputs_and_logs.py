@@ -123,6 +123,8 @@ def test_progress_and_log_are_seen_while_it_runs(user: Api, model: Model) -> Non
     assert log == b"".join(b"step %d of 20\n" % step for step in range(1, 21))
     ended = user.ended(task)
     assert ended["state"] == "succeeded"
+    # And the model's last word on its progress is kept, however late it came.
+    assert ended["progress"] == {"fraction": 1.0, "message": "step 20"}
     assert user.output(ended) == {"steps.txt": b"20"}
 
 

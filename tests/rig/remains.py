@@ -25,6 +25,11 @@ def volumes(installation: str) -> list[Any]:
     return list(engine().volumes.list(filters={"label": f"{INSTALLATION}={installation}"}))
 
 
+def networks(installation: str) -> list[Any]:
+    """The networks of ``installation``."""
+    return list(engine().networks.list(filters={"label": f"{INSTALLATION}={installation}"}))
+
+
 def model_containers(installation: str, task_id: str) -> list[Any]:
     """The containers that run, or have run, the model of one task."""
     return containers(installation, role="model", task=task_id)
@@ -39,6 +44,7 @@ def attempt_remains(installation: str) -> list[str]:
 def all_but_contents(installation: str) -> list[str]:
     """What a server that has stopped should have removed."""
     found = [f"container {c.name} ({c.status})" for c in containers(installation)]
+    found += [f"network {n.name}" for n in networks(installation)]
     return found + _volumes_of_attempts(installation)
 
 
@@ -55,6 +61,9 @@ def sweep(installation: str) -> None:
     for volume in volumes(installation):
         with contextlib.suppress(NotFound, APIError):
             volume.remove(force=True)
+    for network in networks(installation):
+        with contextlib.suppress(NotFound, APIError):
+            network.remove()
 
 
 def description(installation: str) -> str:

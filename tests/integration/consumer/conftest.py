@@ -66,6 +66,7 @@ def station(settings: Settings, engine: DockerEngine) -> Iterator[Station]:
         engine.remove_container(container.name)
     for volume in engine.list_volumes({labels.INSTALLATION: settings.installation}):
         engine.remove_volume(volume.name)
+    station.network.remove()
     assert left == [], "a test leaves no container and no volume but those of contents"
 
 

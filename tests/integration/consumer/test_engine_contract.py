@@ -6,15 +6,17 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from consumer.outside.docker_engine import DockerEngine
 from consumer.outside.engine import Engine, LocalImage
-from consumer.outside.errors import NotFoundError, RefusedError
+from consumer.outside.errors import AbandonedError, NotFoundError, RefusedError
 from tests.integration.consumer.model_images import Images
 from tests.integration.consumer.worker_protocol import wait_until
+from tests.rig.registry import Registry
 from tests.unit.consumer.fake_engine import FakeContainer, FakeEngine
 
 LABEL = "org.inferenceserver.contract-test"
@@ -133,12 +135,46 @@ def test_a_file_of_ours_is_seen_through_a_volume_without_a_start(subject: Subjec
 
 
 def test_listings_are_by_all_labels(subject: Subject, tmp_path: Path) -> None:
-    container = subject.create()
+    name = f"contract-{secrets.token_hex(8)}"
+    container = subject.create(name)
     volume = f"contract-{secrets.token_hex(8)}"
     subject.engine.create_volume(volume, str(tmp_path), subject.labels)
-    assert [item.name for item in subject.engine.list_containers(subject.labels)] == [container]
-    assert [item.name for item in subject.engine.list_volumes(subject.labels)] == [volume]
+    [listed] = subject.engine.list_containers(subject.labels)
+    assert (listed.name, listed.given_name) == (container, name)
+    assert [(item.name, item.given_name) for item in subject.engine.list_volumes(subject.labels)] == [
+        (volume, volume)
+    ]
     wanted = subject.labels | {LABEL + ".other": "x"}
     assert subject.engine.list_containers(wanted) == []
     assert subject.engine.list_volumes(wanted) == []
     wait_until(lambda: subject.engine.find_container(container) is not None)
+
+
+def test_an_image_that_its_registry_does_not_have_is_not_found(subject: Subject) -> None:
+    registry = Registry()
+    try:
+        with pytest.raises(NotFoundError, match="manifest unknown"):
+            subject.engine.pull_image(f"{registry.address}/nobody/nothing:1", Event())
+    finally:
+        registry.close()
+
+
+def test_a_pull_that_nobody_wants_any_more_is_not_begun(subject: Subject) -> None:
+    abandoned = Event()
+    abandoned.set()
+    with pytest.raises(AbandonedError):
+        subject.engine.pull_image("127.0.0.1:1/nobody/nothing:1", abandoned)
+
+
+def test_a_network_is_made_once_and_removed_when_nobody_uses_it(subject: Subject) -> None:
+    # Given a network with a container on it
+    name = f"contract-{secrets.token_hex(8)}"
+    network = subject.engine.ensure_network(name, subject.labels, {})
+    assert subject.engine.ensure_network(name, subject.labels, {}) == network
+    subject.create(NetworkMode=network)
+    # When it is removed, and removed again
+    for _ in range(2):
+        subject.engine.remove_network(name)
+    # Then another of the same name can be made and removed
+    subject.engine.ensure_network(name, subject.labels, {})
+    subject.engine.remove_network(name)

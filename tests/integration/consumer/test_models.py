@@ -68,7 +68,7 @@ def test_the_sandbox_refuses_what_it_should(protocol: WorkerProtocol, images: Im
     # When it runs in the strict profile
     log = bytes(succeeded(protocol.submit(image)).log).decode()
     # Then only /tmp and /output were its own
-    assert log.splitlines()[0] == "65532"
+    assert "65532" in log.splitlines()
     assert "tmp-written" in log
     assert [
         word for word in ("root-written", "input-written", "network\n", "tmp-executed") if word in log

@@ -144,6 +144,61 @@ def test_a_killed_slot_adopts_its_container_and_the_log_goes_on_without_a_gap(
     assert engine.find_container(container) is None
 
 
+def test_a_killed_slot_goes_on_with_a_log_of_very_short_lines(
+    protocol: WorkerProtocol, images: Images, slot: SlotProcess
+) -> None:
+    # Given a model whose log takes the engine seventy times its own size, and its slot killed in the middle
+    slot.start("--slot", "cpu-0")
+    script = "yes '' | dd bs=1000 count=50 iflag=fullblock 2>/dev/null; sleep 3; echo end; touch /output/x"
+    task = protocol.submit(images.script(script), limits={"log_bytes": 60_000})
+    wait_until(lambda: len(task.log) > 30_000)
+    slot.kill()
+    # When the slot lives again
+    slot.start("--slot", "cpu-0")
+    # Then nothing is missing
+    assert task.ended.wait(30)
+    assert task.failure is None
+    assert bytes(task.log) == b"\n" * 50_000 + b"end\n"
+
+
+def test_a_model_that_we_stopped_is_not_taken_for_one_that_the_machine_killed(
+    protocol: WorkerProtocol, images: Images, engine: DockerEngine, settings: Settings, slot: SlotProcess
+) -> None:
+    # Given a model that was stopped at its limit while the server was away, and its slot killed then
+    slot.start("--slot", "cpu-0")
+    task = protocol.submit(images.script("echo up; sleep 60"), limits={"time_seconds": 2})
+    wait_until(lambda: b"up" in task.log)
+    protocol.away = True
+    [container] = models(engine, settings)
+    wait_until(lambda: not getattr(engine.find_container(container), "running", False))
+    slot.kill()
+    # When both are back
+    protocol.away = False
+    slot.start("--slot", "cpu-0")
+    # Then its owner learns why it ended
+    assert task.ended.wait(30)
+    assert task.reason_code == "timed_out"
+
+
+def test_limits_hold_for_an_adopted_model_although_the_server_is_away(
+    protocol: WorkerProtocol, images: Images, engine: DockerEngine, settings: Settings, slot: SlotProcess
+) -> None:
+    # Given a running model whose slot is killed, and no server
+    slot.start("--slot", "cpu-0")
+    task = protocol.submit(images.script("echo up; sleep 60"), limits={"time_seconds": 3})
+    wait_until(lambda: b"up" in task.log)
+    [container] = models(engine, settings)
+    slot.kill()
+    protocol.away = True
+    # When the slot lives again
+    slot.start("--slot", "cpu-0")
+    # Then the model is stopped at its limit
+    wait_until(lambda: not getattr(engine.find_container(container), "running", False))
+    protocol.away = False
+    assert task.ended.wait(30)
+    assert task.reason_code == "timed_out"
+
+
 def test_a_container_that_ended_meanwhile_is_still_delivered(
     protocol: WorkerProtocol, images: Images, engine: DockerEngine, settings: Settings, slot: SlotProcess
 ) -> None:

@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any
 
 from consumer.outside.engine import ContainerFacts, EngineFacts, Labelled, LocalImage
-from consumer.outside.errors import EngineAwayError, NotFoundError, RefusedError
+from consumer.outside.errors import AbandonedError, EngineAwayError, NotFoundError, RefusedError
 
 # What a container's program does: it gets its container and returns its exit code.
 Program = Callable[["FakeContainer"], int]
@@ -55,6 +55,7 @@ class FakeEngine:
         self.pulled: list[str] = []
         self.containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, tuple[str, dict[str, str]]] = {}
+        self.networks: dict[str, str] = {}
         self.away = False
         self.oom_killed = False
         self.refuse_start: str | None = None
@@ -75,9 +76,11 @@ class FakeEngine:
 
     def pull_image(self, reference: str, abandoned: Event) -> None:
         self._answer()
+        if abandoned.is_set():
+            raise AbandonedError("the pull is no longer wanted")
         self.pulled.append(reference)
         if reference not in self.registry:
-            raise RefusedError(404, f"manifest for {reference} not found")
+            raise NotFoundError(f"manifest for {reference} not found: manifest unknown")
         self.images[reference] = self.registry[reference]
 
     def create_container(self, body: Mapping[str, Any], name: str | None = None) -> str:
@@ -130,7 +133,7 @@ class FakeEngine:
     def list_containers(self, labels: Mapping[str, str]) -> list[Labelled]:
         self._answer()
         return [
-            Labelled(name=container_id, labels=container.facts.labels)
+            Labelled(name=container_id, labels=container.facts.labels, given_name=container.name or "")
             for container_id, container in self.containers.items()
             if labels.items() <= dict(container.facts.labels).items()
         ]
@@ -146,10 +149,18 @@ class FakeEngine:
     def list_volumes(self, labels: Mapping[str, str]) -> list[Labelled]:
         self._answer()
         return [
-            Labelled(name=name, labels=own)
+            Labelled(name=name, labels=own, given_name=name)
             for name, (_, own) in self.volumes.items()
             if labels.items() <= own.items()
         ]
+
+    def ensure_network(self, name: str, labels: Mapping[str, str], options: Mapping[str, str]) -> str:
+        self._answer()
+        return self.networks.setdefault(name, f"id-of-{name}")
+
+    def remove_network(self, name: str) -> None:
+        self._answer()
+        self.networks.pop(name, None)
 
     def follow_logs(self, container_id: str) -> _FakeStream:
         self._answer()

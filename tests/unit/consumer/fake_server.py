@@ -49,6 +49,9 @@ class FakeServer:
         self.stale = False
         self.away = False
         self.damaged_puts = 0
+        self.puts = 0
+        # Raised one after the other instead of taking a completion.
+        self.refusals: list[Exception] = []
 
     def claim(self, request: ClaimRequest) -> Lease | None:
         self._answer()
@@ -79,6 +82,7 @@ class FakeServer:
     def put_output(self, lease: Lease, body: bytes | Iterable[bytes]) -> BlobFacts:
         self._answer(lease)
         whole = body if isinstance(body, bytes) else b"".join(body)
+        self.puts += 1
         if self.damaged_puts:
             self.damaged_puts -= 1
             return facts_of(whole[:-1])
@@ -87,6 +91,8 @@ class FakeServer:
 
     def complete(self, lease: Lease, completion: Completion) -> None:
         self._answer(lease)
+        if self.refusals:
+            raise self.refusals.pop(0)
         self.completion = completion
 
     def fail(self, lease: Lease, failure: Failure) -> None:

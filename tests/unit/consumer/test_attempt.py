@@ -3,79 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
-from consumer.attempt.run import Attempt
-from consumer.bootstrap import build_station
-from consumer.node.settings import Settings
-from consumer.node.slots import Slot
-from consumer.outside.engine import LocalImage
 from consumer.outside.errors import EngineAwayError
-from consumer.outside.server import Server
-from consumer.slot.cleaning import Cleaner, remove_other_slots
-from contracts.messages import BlobFacts, Lease
+from consumer.slot.cleaning import remove_other_slots
+from contracts.messages import BlobFacts
 from contracts.reasons import ReasonCode
 from contracts.states import Phase
+from tests.unit.consumer.attempt_bench import Bench, echo, until_killed, wait_until
 from tests.unit.consumer.consumer_leases import lease
-from tests.unit.consumer.fake_engine import FakeContainer, FakeEngine
-from tests.unit.consumer.fake_server import FakeServer, facts_of, zip_of
-
-IMAGES = {"repo/model:1": LocalImage(image_id="sha256:1")}
-
-
-def echo(container: FakeContainer) -> int:
-    container.log += b"working\n"
-    for path in container.directory("/input").iterdir():
-        (container.directory("/output") / path.name).write_bytes(path.read_bytes())
-    return 0
-
-
-def until_killed(container: FakeContainer) -> int:
-    container.killed.wait()
-    return 0
-
-
-class Bench:
-    """One attempt, ready to run."""
-
-    def __init__(self, directory: Path, program: Any = echo, **fields: Any) -> None:
-        self.engine = FakeEngine(images=IMAGES, program=program)
-        self.server = FakeServer(zip_of({"a.txt": b"a"}))
-        settings = Settings.from_environment(
-            {"CONSUMER_DIRECTORY": str(directory), "MINIMUM_FREE_BYTES": "0"}
-        )
-        self.station = build_station(
-            settings, Slot(name="cpu-0"), engine=self.engine, server=cast(Server, self.server)
-        )
-        self.lease: Lease = lease(**({"input": facts_of(self.server.input)} | fields))
-        self.cleaner = Cleaner(self.station.workspaces)
-        self.workspace = self.cleaner.create()
-        self.attempt = Attempt(self.station, self.lease, self.workspace, "holder")
-
-    def run(self) -> FakeServer:
-        self.attempt.run()
-        return self.server
-
-    def run_beside(self) -> threading.Thread:
-        thread = threading.Thread(target=self.attempt.run)
-        thread.start()
-        return thread
-
-    @property
-    def code(self) -> ReasonCode | None:
-        assert (self.server.failure is None) != (self.server.completion is None), "exactly one last word"
-        return None if self.server.failure is None else self.server.failure.reason_code
-
-
-def wait_until(condition: Any, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+from tests.unit.consumer.fake_engine import FakeContainer
+from tests.unit.consumer.fake_server import facts_of
 
 
 def test_a_success_is_stored_then_committed_with_its_log(tmp_path: Path) -> None:
@@ -149,7 +89,7 @@ def test_a_child_out_of_memory_is_no_success(tmp_path: Path) -> None:
 
 def test_a_cancel_asks_first_and_kills_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a running model that does not listen
-    monkeypatch.setattr("consumer.attempt.run.GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("consumer.attempt.ending.GRACE_SECONDS", 0.05)
     bench = Bench(tmp_path, until_killed)
     thread = bench.run_beside()
     wait_until(lambda: any(c.facts.running for c in bench.engine.containers.values()))

@@ -19,7 +19,7 @@ ONE, OTHER = LocalImage(image_id="sha256:1"), LocalImage(image_id="sha256:2")
 
 
 def resolve(engine: FakeEngine, spec: ImageSpec) -> LocalImage:
-    return resolve_image(engine, spec, Event(), pulling=Event())
+    return resolve_image(engine, spec, Event(), pulling=lambda: None)
 
 
 def test_a_local_tag_wins() -> None:
@@ -77,9 +77,33 @@ def test_a_local_build_that_was_replaced_is_told() -> None:
     ],
 )
 def test_a_refused_pull_is_the_models_fault_or_ours(words: str, code: str) -> None:
-    failure = pull_failure("repo/model:1", words)
+    failure = pull_failure("repo/model:1", words, "repo/model:1")
     assert failure.code == code
     assert "repo/model:1" in failure.sentence
+
+
+def test_an_image_that_the_registry_does_not_have_is_the_models_fault() -> None:
+    # Given an engine that answers a pull with 404, as it does where the registry says "manifest unknown"
+    with pytest.raises(PreventedError) as caught:
+        resolve(FakeEngine(), SPEC)
+    # Then nobody has to try it again
+    assert caught.value.code is ReasonCode.IMAGE_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [
+        ("geofence:1", "pull access denied for geofence, repository does not exist"),
+        ("r:5000/team/timeout:1", "manifest for r:5000/team/timeout:1 not found: manifest unknown"),
+        ("r:5000/x509:eof", "Get https://r:5000/v2/x509/manifests/eof: unauthorized"),
+    ],
+)
+def test_what_an_image_is_called_is_not_taken_for_what_is_said_of_it(tag: str, words: str) -> None:
+    assert pull_failure(tag, words, tag).code is ReasonCode.IMAGE_UNAVAILABLE
+
+
+def test_a_short_name_hides_nothing_of_what_is_said() -> None:
+    assert pull_failure("x", "x509: unknown authority; x not found", "x:latest").code == "pull_failed"
 
 
 def test_the_digest_is_that_of_the_tags_own_repository() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 
-from consumer.attempt.logs import LogFollower
+import pytest
+
+from consumer.attempt.logs import BUFFER_BYTES, PIECE_BYTES, LogFollower
 from consumer.outside.errors import ServerAwayError
 
 
@@ -42,13 +44,9 @@ class Store:
         return len(self.log)
 
 
-def follow(
-    pieces: Iterable[bytes], store: Store, *, limit: int = 10**6, stored: int = 0, skip: int = 0
-) -> Stream:
+def follow(pieces: Iterable[bytes], store: Store, *, limit: int = 10**6, begins_at: int = 0) -> Stream:
     stream = Stream(pieces)
-    follower = LogFollower(
-        lambda: stream, store.append, limit_bytes=limit, stored_bytes=stored, skip_bytes=skip
-    )
+    follower = LogFollower(lambda: stream, store.append, limit_bytes=limit, begins_at=begins_at)
     follower.start()
     follower.end_reading()
     assert follower.sent(10)
@@ -64,13 +62,13 @@ def test_many_small_pieces_become_few_requests() -> None:
 
 def test_an_adopted_log_goes_on_in_the_middle_of_a_piece() -> None:
     store = Store(before=b"abcd")
-    follow([b"abc", b"def", b"ghi"], store, stored=4, skip=4)
+    follow([b"abc", b"def", b"ghi"], store)
     assert bytes(store.log) == b"abcdefghi"
 
 
 def test_a_new_containers_log_follows_the_old_ones() -> None:
     store = Store(before=b"old ")
-    follow([b"new"], store, stored=4)
+    follow([b"new"], store, begins_at=4)
     assert bytes(store.log) == b"old new"
 
 
@@ -107,3 +105,38 @@ def test_a_stream_that_ends_silently_is_opened_again_where_it_was() -> None:
     # Then nothing is missing and nothing is there twice
     assert follower.sent(10)
     assert bytes(store.log) == b"abcdef"
+
+
+def test_a_server_that_wants_no_more_is_heard_by_a_reader_in_the_middle_of_a_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given a flood that fills the buffer, and a server that stores only its beginning
+    monkeypatch.setattr("consumer.attempt.logs._REOPEN_SECONDS", 0.0)
+    waiting = threading.Event()
+    streams: list[Stream] = []
+
+    def flood() -> Iterator[bytes]:
+        for _ in range(BUFFER_BYTES // PIECE_BYTES):
+            yield b"x" * PIECE_BYTES
+        # The next piece finds the buffer full: its reader waits until the server has been heard.
+        waiting.set()
+        yield b"x" * PIECE_BYTES
+
+    def open_stream() -> Stream:
+        streams.append(Stream(flood()))
+        return streams[-1]
+
+    def store_a_little(offset: int, piece: bytes) -> int:
+        assert waiting.wait(10)
+        return 100
+
+    follower = LogFollower(open_stream, store_a_little, limit_bytes=10**9)
+    follower.start()
+    # When it says so
+    assert waiting.wait(10)
+    follower._reader.join(10)
+    # Then the reader ends by itself and does not begin anew
+    assert not follower._reader.is_alive()
+    assert len(streams) == 1
+    follower.end_reading()
+    assert follower.sent(10)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from consumer.node.record import Record, RecordFile
+from consumer.node.record import Ending, Record, RecordFile
+from contracts.reasons import ReasonCode
 from tests.unit.consumer.consumer_leases import lease
 
 
@@ -19,8 +20,21 @@ def test_what_was_written_is_read_and_only_by_its_owner(tmp_path: Path) -> None:
     file.remove()
 
 
+def test_why_a_container_is_ended_is_added(tmp_path: Path) -> None:
+    file = RecordFile(tmp_path / "attempt.json")
+    ending = Ending(cause="PREVENTED", detail="why", code=ReasonCode.ENGINE_FAILED)
+    # Without a record there is nothing to add to
+    file.note_ending(ending)
+    assert file.read() is None
+    file.write(Record(lease=lease(), workspace_id="0123456789abcdef", log_begins_at=7))
+    file.note_ending(ending)
+    assert file.read() == Record(
+        lease=lease(), workspace_id="0123456789abcdef", log_begins_at=7, ending=ending
+    )
+
+
 def test_a_damaged_record_is_none(tmp_path: Path) -> None:
     path = tmp_path / "attempt.json"
-    for damage in ("", "{", "[]", '{"workspace_id": "x", "lease": {}}'):
+    for damage in ("", "{", "[]", '{"workspace_id": "x", "lease": {}}', '"x"'):
         path.write_text(damage)
         assert RecordFile(path).read() is None

@@ -6,7 +6,7 @@ import pytest
 
 from consumer.outside.engine import ContainerFacts
 from consumer.outside.labels import TOKEN
-from consumer.slot.recovery import Decision, decide_recovery
+from consumer.slot.recovery import can_be_followed
 
 
 def container(state: str, started_at: float | None, token: str = "7") -> ContainerFacts:
@@ -21,18 +21,16 @@ def container(state: str, started_at: float | None, token: str = "7") -> Contain
 
 
 @pytest.mark.parametrize(
-    ("ours", "found", "decision"),
+    ("found", "followed"),
     [
-        (True, container("running", 1.0), Decision.RESUME),
-        (True, container("exited", 1.0), Decision.RESUME),
-        (True, container("created", None), Decision.RESTART),
-        (True, container("running", 1.0, token="6"), Decision.RESTART),
-        (True, None, Decision.RESTART),
-        (False, container("running", 1.0), Decision.FORGET),
-        (False, None, Decision.FORGET),
+        (container("running", 1.0), True),
+        (container("exited", 1.0), True),
+        (container("created", None), False),
+        (container("running", 1.0, token="6"), False),
+        (None, False),
     ],
 )
-def test_the_lease_decides_first_and_the_container_second(
-    ours: bool, found: ContainerFacts | None, decision: Decision
+def test_only_a_started_container_of_this_lease_is_followed(
+    found: ContainerFacts | None, followed: bool
 ) -> None:
-    assert decide_recovery(lease_is_ours=ours, container=found, token=7) is decision
+    assert can_be_followed(found, token=7) is followed

@@ -67,6 +67,7 @@ def answer(status: int, body: object) -> bytes:
         (answer(507, {"code": "storage_full", "retryable": True}), ServerAwayError),
         (answer(500, "no problem document"), ServerAwayError),
         (answer(429, {"code": "rate_limited", "retryable": True}), ServerAwayError),
+        (answer(422, {"code": "checksum_mismatch", "retryable": True}), CallRefusedError),
         (answer(401, {"code": "unauthenticated", "detail": "key"}), CallRefusedError),
         (answer(404, "html"), CallRefusedError),
         (answer(200, {"cancel_requested": "maybe"}), ServerAwayError),
@@ -98,6 +99,33 @@ def test_the_key_and_the_token_are_sent(canned: Canned) -> None:
     assert Server(canned.url, "key").heartbeat(lease(), BEAT).log_bytes == 3
     assert b"Authorization: Bearer key\r\n" in canned.requests[0]
     assert b"Lease-Token: 7\r\n" in canned.requests[0]
+
+
+def test_a_server_that_pauses_while_it_stores_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a server that reads nothing for longer than connecting may take
+    monkeypatch.setattr("consumer.outside.server.CONNECT_SECONDS", 0.1)
+    body = b"x" * 16 * 1024**2
+    stored = {"size_bytes": len(body), "sha256": "0" * 64}
+    paused = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            paused.wait(0.5)
+            left = len(body)
+            _head, _, rest = connection.recv(65536).partition(b"\r\n\r\n")
+            left -= len(rest)
+            while left > 0:
+                left -= len(connection.recv(1024**2))
+            connection.sendall(answer(200, stored))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        # When a large output is sent, then it arrives
+        server = Server(f"http://127.0.0.1:{listener.getsockname()[1]}", "key")
+        assert server.put_output(lease(), body).size_bytes == len(body)
+        thread.join(10)
 
 
 def test_a_download_that_ends_early_is_noticed(canned: Canned) -> None:

@@ -14,7 +14,7 @@ LEASE = lease()
 ROWS: list[tuple[dict[str, object], ReasonCode | None]] = [
     ({"exit_code": 0}, None),
     ({"exit_code": 1}, ReasonCode.EXIT_NONZERO),
-    ({"exit_code": 143}, ReasonCode.EXIT_NONZERO),
+    ({"exit_code": 143}, ReasonCode.ENGINE_FAILED),
     # Killed by nobody that we know: the machine's fault.
     ({"exit_code": 137}, ReasonCode.ENGINE_FAILED),
     ({"exit_code": None}, ReasonCode.ENGINE_FAILED),
@@ -92,6 +92,16 @@ def test_the_last_line_is_fit_to_be_shown(tail: bytes, line: str) -> None:
         ('could not select device driver "" with capabilities: [[gpu]]', Fault.OURS),
         ("failed to mount local volume: mount /x: no such file or directory", Fault.OURS),
         ("cannot join network of a non running container: abc", Fault.OURS),
+        ("unable to find user nobody: no matching entries in passwd file", Fault.MODEL),
+        ('exec: "/x": exec format error', Fault.MODEL),
+        ("not a directory: are you trying to mount a directory onto a file?", Fault.MODEL),
+        # What nobody has heard before is tried again.
+        ("something else entirely", Fault.OURS),
+        ("failed to create endpoint x on network y: adding interface to bridge failed", Fault.OURS),
+        ("error creating overlay mount to /var/lib/x: invalid argument", Fault.OURS),
+        ("OCI runtime create failed: mkdir /sys/fs/x: permission denied", Fault.OURS),
+        ("nvidia-container-cli: exec: permission denied", Fault.OURS),
+        ("Conflict. The container name x is already in use", Fault.OURS),
     ],
 )
 def test_a_refused_start_is_the_images_fault_or_ours(words: str, fault: Fault) -> None:
