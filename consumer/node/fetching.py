@@ -24,6 +24,9 @@ from contracts.reasons import ReasonCode
 
 # A blob that does not match its own hash so often in a row is damaged where it is stored.
 _TRIES = 3
+# How many files and how much of them is the operator's choice, made at the server's door; what a node has room
+# for is looked at below. All the rest of what makes a zip unsafe is checked here once more.
+_LIMITS = ZipLimits(max_entries=10_000_000, max_unpacked_bytes=2**50)
 
 
 def fetch_and_unpack(
@@ -45,9 +48,9 @@ def fetch_and_unpack(
         _make_sure_of_room(download.parent, keep_free_bytes, facts.size_bytes, 1)
         _fetch(open_stream, facts, download, abandoned)
         with download.open("rb") as file:
-            found = inspect_zip(file, ZipLimits())
+            found = inspect_zip(file, _LIMITS)
         _make_sure_of_room(destination, keep_free_bytes, found.unpacked_bytes, found.entries)
-        unpack(download, destination, ZipLimits(), abandoned=abandoned.is_set)
+        unpack(download, destination, _LIMITS, abandoned=abandoned.is_set)
         download.unlink()
     except UnpackingAbandonedError as error:
         raise AbandonedError("the zip is no longer wanted") from error
