@@ -24,8 +24,8 @@ from contracts.reasons import ReasonCode
 
 # A blob that does not match its own hash so often in a row is damaged where it is stored.
 _TRIES = 3
-# How many files and how much of them is the operator's choice, made at the server's door; what a node has room
-# for is looked at below. All the rest of what makes a zip unsafe is checked here once more.
+# How many files and how much of them is the operator's choice, made at the server's door; what a node has
+# room for is looked at below. All the rest of what makes a zip unsafe is checked here once more.
 _LIMITS = ZipLimits(max_entries=10_000_000, max_unpacked_bytes=2**50)
 
 
