@@ -18,12 +18,10 @@ demo: ## from nothing to a result: engine, images, server on PORT, a real model,
 	@$(PYTHON_IN) -m setup demo
 
 down: ## stop the server; its data and the engine stay
-	@setup/venv.sh embedded
-	@$(PYTHON_IN) -m setup down
+	@setup/stop.sh down
 
 engine-down: ## stop the container engine, if it was started from here
-	@setup/venv.sh embedded
-	@$(PYTHON_IN) -m setup engine-down
+	@setup/stop.sh engine-down
 
 images: ## build the base image, the model template and the example model
 	@setup/venv.sh embedded

@@ -1,21 +1,26 @@
 """The image that model_template and the examples build on: a small Debian with Python, whatever it takes.
 
 The system below it is pulled; where no registry can be reached it is bootstrapped from Debian packages with
-this machine's own sources. The machine's CA bundle goes into the local image, never into the repository.
+this machine's own sources. These and the machine's CA bundle go into the local image, never into the
+repository; the READMEs of model_template and of the example say how to build on a public image instead.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import docker
-from docker.errors import APIError
+from docker.auth import get_config_header, resolve_repository_name
+from docker.errors import ImageNotFound
 from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 
 from setup import apt_sources, images
 from setup.console import SetupError, detail, say, step
@@ -56,6 +61,8 @@ def ensure(
     engine: docker.DockerClient, places: Places, machine: Machine, environment: Mapping[str, str]
 ) -> str:
     """The id of the base image, made if it is missing or this machine's CA bundle changed."""
+    for name in images.withheld_credentials(environment):
+        detail(f"builds get {name} without its user name and password, which an image's history would show")
     if images.image_id(engine, SYSTEM_TAG) is None:
         refusal = _pull_system(engine)
         if refusal:
@@ -87,24 +94,47 @@ def machine_ca_bundle(environment: Mapping[str, str]) -> bytes:
 def _pull_system(engine: docker.DockerClient) -> str:
     """Pull and tag the system; the reason why not, or nothing when it is there."""
     say(f"→ Pulling {PULLED} (given up after {PULL_SILENCE_SECONDS} s of silence)")
-    patience = engine.api.timeout
-    engine.api.timeout = PULL_SILENCE_SECONDS
+    repository, tag = PULLED.split(":")
+    registry, _ = resolve_repository_name(repository)
+    login = get_config_header(engine.api, registry)
     try:
-        for event in engine.api.pull(PULLED, stream=True, decode=True):
-            if "error" in event:
-                return str(event["error"])
-    except APIError as error:
-        return str(error.explanation)
-    except RequestException:
+        # The SDK's own pull waits for ever; the same request with a limit for each silence.
+        with engine.api.post(
+            f"{engine.api.base_url}/v{engine.api.api_version}/images/create",
+            params={"fromImage": repository, "tag": tag},
+            headers={"X-Registry-Auth": login} if login else {},
+            stream=True,
+            timeout=PULL_SILENCE_SECONDS,
+        ) as answer:
+            refusal = next(filter(None, map(_refusal_in, answer.iter_lines())), "")
+    except (RequestException, HTTPError):
         return f"no registry answered within {PULL_SILENCE_SECONDS} s"
-    finally:
-        engine.api.timeout = patience
-    engine.images.get(PULLED).tag(*SYSTEM_TAG.split(":"))
+    if refusal:
+        return refusal
+    try:
+        engine.images.get(PULLED).tag(*SYSTEM_TAG.split(":"))
+    except ImageNotFound:
+        return "the engine ended the pull without an image"
     return ""
+
+
+def _refusal_in(line: bytes) -> str:
+    """The engine's reason to end a pull, from one line of its answer; empty when it goes on."""
+    try:
+        event = json.loads(line or b"{}")
+    except ValueError:
+        return line.decode(errors="replace")[:200]
+    return str(event.get("error") or event.get("message") or "") if isinstance(event, dict) else ""
 
 
 def _bootstrap_system(engine: docker.DockerClient, machine: Machine) -> None:
     sources = apt_sources.choose(_read_apt_files(), machine.suite)
+    if any("@" in urlsplit(source.uri).netloc for source in sources):
+        raise SetupError(
+            "A package source of this machine holds a user name or password, which the base image would "
+            "show. Use a source that needs none, or tag a Debian image that you have "
+            f"(docker tag IMAGE {SYSTEM_TAG}); then run this again."
+        )
     has_mmdebstrap = shutil.which("mmdebstrap") is not None
     match how_to_bootstrap(machine, has_mmdebstrap=has_mmdebstrap, has_sources=bool(sources)):
         case Bootstrap.IMPOSSIBLE:

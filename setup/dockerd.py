@@ -11,7 +11,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -36,7 +37,7 @@ class How(StrEnum):
 
 @dataclass(frozen=True)
 class Started:
-    """An engine that we started; process id and start time together name one process for ever."""
+    """An engine that we started; process id and start time (with its boot) name one process for ever."""
 
     how: How
     pid: int
@@ -66,20 +67,49 @@ def start(places: Places, machine: Machine, answers: Callable[[str], bool]) -> s
     log = places.logs / "dockerd.log"
     if machine.has_systemd:
         with step("Starting the container engine (systemctl start docker)"):
-            _systemctl("start", "docker")
-            _wait_until_answering(answers, lambda: True, log)
-        _remember(places, Started(How.SYSTEMD, 0, ""))
+            _start_unit(places, answers, log)
         return HOST
     with step(f"Starting the container engine (dockerd; its log is {log})"):
-        process = _spawn(log)
-        _remember(places, Started(How.PROCESS, process.pid, start_time(process.pid) or ""))
         try:
+            with _interrupt_deferred():
+                process = _spawn(log)
+                _remember(places, How.PROCESS, process.pid)
             _wait_until_answering(answers, lambda: process.poll() is None, log)
         except BaseException:
             # Whatever stopped the waiting, Ctrl-C included: nothing is left half-started.
-            stop(places)
+            if recall(places) is not None:
+                stop(places)
             raise
     return HOST
+
+
+def _start_unit(places: Places, answers: Callable[[str], bool], log: Path) -> None:
+    # An engine that runs, though it does not answer, is not started by this, and so never becomes ours.
+    ran_before = _unit_pid() > 0
+    try:
+        _systemctl("start", "docker")
+        if not ran_before:
+            _remember(places, How.SYSTEMD, _unit_pid())
+        _wait_until_answering(answers, lambda: True, log)
+    except BaseException:
+        if not ran_before:
+            with suppress(SetupError):  # What stopped the start is the better message.
+                _stop_unit()
+            places.engine_record.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _interrupt_deferred() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of a few quick lines that belong together."""
+    came: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _spawn(log: Path) -> subprocess.Popen[bytes]:
@@ -131,15 +161,22 @@ def explain(lines: list[str]) -> str:
 
 
 def remember_packaged_start(places: Places, machine: Machine) -> None:
-    """Remember an engine that answered right after its installation: the package started it on our behalf."""
+    """Remember an engine that runs right after its installation: the package started it on our behalf."""
+    pid = 0
     if machine.has_systemd:
-        _remember(places, Started(How.SYSTEMD, 0, ""))
-    elif PID_FILE.exists():
-        pid = int(PID_FILE.read_text())
-        _remember(places, Started(How.PROCESS, pid, start_time(pid) or ""))
+        pid = _unit_pid()
+    else:
+        with suppress(OSError, ValueError):
+            written = int(PID_FILE.read_text())
+            # A pid file may outlive its engine, and the number may be somebody else's by now.
+            if Path(f"/proc/{written}/comm").read_text().strip() == "dockerd":
+                pid = written
+    if pid > 0:
+        _remember(places, How.SYSTEMD if machine.has_systemd else How.PROCESS, pid)
 
 
-def _remember(places: Places, started: Started) -> None:
+def _remember(places: Places, how: How, pid: int) -> None:
+    started = Started(how, pid, start_time(pid) or "")
     places.engine_record.write_text(json.dumps(asdict(started)) + "\n")
 
 
@@ -148,7 +185,7 @@ def recall(places: Places) -> Started | None:
     try:
         record = json.loads(places.engine_record.read_text())
         return Started(How(record["how"]), int(record["pid"]), str(record["start_time"]))
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -158,17 +195,18 @@ def stop(places: Places) -> bool:
     if started is None:
         say("No container engine was started from here; nothing to stop.")
         return False
-    if started.how is How.SYSTEMD:
-        with step("Stopping the container engine (systemctl stop docker)"):
-            # The socket unit would start it again at the next question.
-            _systemctl("stop", "docker.socket", "docker.service")
-    elif is_same_process(started.pid, started.start_time):
-        with step(f"Stopping the container engine (dockerd, process {started.pid})"):
-            _terminate(started)
-    else:
-        detail("the container engine that was started from here has ended already")
+    if not is_same_process(started.pid, started.start_time) or (
+        started.how is How.SYSTEMD and started.pid != _unit_pid()
+    ):
+        detail("the container engine that was started from here has ended already; one that runs is not ours")
         places.engine_record.unlink()
         return False
+    if started.how is How.SYSTEMD:
+        with step("Stopping the container engine (systemctl stop docker)"):
+            _stop_unit()
+    else:
+        with step(f"Stopping the container engine (dockerd, process {started.pid})"):
+            _terminate(started)
     places.engine_record.unlink()
     return True
 
@@ -182,6 +220,21 @@ def _terminate(started: Started) -> None:
                 f"dockerd (process {started.pid}) did not end within {STOP_SECONDS} s of SIGTERM."
             )
         time.sleep(0.1)
+
+
+def _stop_unit() -> None:
+    # The socket unit would start it again at the next question.
+    _systemctl("stop", "docker.socket", "docker.service")
+
+
+def _unit_pid() -> int:
+    """The process that systemd has running as the engine; 0 when none."""
+    asked = subprocess.run(
+        ["systemctl", "show", "--property=MainPID", "docker.service"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    pid = asked.stdout.strip().removeprefix("MainPID=")
+    return int(pid) if pid.isdigit() else 0
 
 
 def _systemctl(verb: str, *units: str) -> None:

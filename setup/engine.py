@@ -146,11 +146,12 @@ def ensure(places: Places, machine: Machine, environment: Mapping[str, str]) -> 
     host_is_set = bool(environment.get("DOCKER_HOST"))
     found = _decide_now(hosts, machine, host_is_set=host_is_set)
     if found.step is Step.INSTALL:
-        dockerd.install(machine)
-        # The package starts the engine itself where there is an init system.
-        found = _decide_now(hosts, machine, host_is_set=host_is_set)
-        if found.step is Step.USE:
+        try:
+            dockerd.install(machine)
+        finally:
+            # The package starts the engine itself where there is an init system, even after Ctrl-C.
             dockerd.remember_packaged_start(places, machine)
+        found = _decide_now(hosts, machine, host_is_set=host_is_set)
     if found.step in {Step.START, Step.INSTALL}:
         host = dockerd.start(places, machine, lambda host: ask(host).api_version is not None)
         found = decide([ask(host)], machine, has_dockerd=True, host_is_set=True)

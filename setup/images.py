@@ -15,14 +15,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import docker
 from docker.errors import APIError, ImageNotFound
 from docker.utils.build import exclude_paths
+from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 
 from setup.console import SetupError, detail, step
 
+# A step that trains may be silent for a while.
+BUILD_SILENCE_SECONDS = 600
 FINGERPRINT_LABEL = "inferenceserver.fingerprint"
 # Settings of the building machine that a build needs too, where they are set.
 FORWARDED = (
@@ -54,13 +58,37 @@ def read_context(folder: Path) -> dict[str, bytes]:
 
 
 def forwarded_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Proxy and package index settings as build arguments; an index that is a local path stays behind."""
+    """Proxy and package index settings as build arguments; an index that is a local path stays behind.
+
+    So do the user name and password of an index: an image's history shows its build arguments to everybody.
+    (It does not show those of a proxy, as long as no Dockerfile declares them.)
+    """
     chosen = {name: environment[name] for name in FORWARDED if environment.get(name)}
-    return {
-        name: value
+    cleaned = {
+        name: _public_addresses(value) if name.endswith("INDEX_URL") else value
         for name, value in chosen.items()
-        if not (name.endswith("INDEX_URL") and urlsplit(value).scheme not in {"http", "https"})
     }
+    return {name: value for name, value in cleaned.items() if value}
+
+
+def withheld_credentials(environment: Mapping[str, str]) -> list[str]:
+    """The settings whose user name or password no build is told."""
+    return [
+        name
+        for name in FORWARDED
+        if name.endswith("INDEX_URL")
+        and any("@" in urlsplit(address).netloc for address in environment.get(name, "").split())
+    ]
+
+
+def _public_addresses(value: str) -> str:
+    """The web addresses in a setting that may hold several, without user names and passwords."""
+    parts = [urlsplit(address) for address in value.split()]
+    return " ".join(
+        urlunsplit(part._replace(netloc=part.netloc.rpartition("@")[2]))
+        for part in parts
+        if part.scheme in {"http", "https"}
+    )
 
 
 def build_network(arguments: Mapping[str, str]) -> str | None:
@@ -110,22 +138,22 @@ def ensure(engine: docker.DockerClient, recipe: Recipe, log: Path) -> str:
 
 
 def _build(engine: docker.DockerClient, recipe: Recipe, label: str, log: Path) -> None:
-    events = engine.api.build(
-        fileobj=_pack(recipe.context),
-        custom_context=True,
-        dockerfile=recipe.dockerfile,
-        tag=recipe.tag,
-        target=recipe.target,
-        buildargs=dict(recipe.arguments),
-        labels={FINGERPRINT_LABEL: label},
-        network_mode=build_network(recipe.arguments),
-        rm=True,
-        forcerm=True,  # A step that fails leaves no container behind.
-        decode=True,
-        timeout=600,  # Seconds without a word; a step that trains may be silent for a while.
-    )
     last: list[str] = []
     try:
+        events = engine.api.build(
+            fileobj=_pack(recipe.context),
+            custom_context=True,
+            dockerfile=recipe.dockerfile,
+            tag=recipe.tag,
+            target=recipe.target,
+            buildargs=dict(recipe.arguments),
+            labels={FINGERPRINT_LABEL: label},
+            network_mode=build_network(recipe.arguments),
+            rm=True,
+            forcerm=True,  # A step that fails leaves no container behind.
+            decode=True,
+            timeout=BUILD_SILENCE_SECONDS,
+        )
         with log.open("w") as output:
             for event in events:
                 text = _text_of(event)
@@ -137,6 +165,12 @@ def _build(engine: docker.DockerClient, recipe: Recipe, label: str, log: Path) -
                     raise SetupError(_failed(recipe, last, log))
     except APIError as error:
         raise SetupError(f"The engine refused to build {recipe.tag}: {error.explanation}") from error
+    except (RequestException, HTTPError) as error:
+        # While a stream is read, the SDK lets through what the library below it raises.
+        raise SetupError(
+            f"The engine broke off while it built {recipe.tag}, or was silent for {BUILD_SILENCE_SECONDS} s "
+            f"({type(error).__name__}); see that it runs, and run this again. The build's log is {log}."
+        ) from error
 
 
 def _text_of(event: Mapping[str, Any]) -> str:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from setup.console import SetupError
 
 # A unix socket's path may be 107 bytes long on Linux and 103 on macOS.
 LONGEST_SOCKET_PATH = 100
@@ -59,28 +63,75 @@ class Places:
         """What is remembered about the engine."""
         return self.state / "engine.json"
 
+    @property
+    def installation_file(self) -> Path:
+        """What holds the installation's id, and marks the state's directory as ours."""
+        return self.state / "installation"
+
     def make(self) -> None:
-        """Make the directories that must exist before anything runs; only their owner may enter."""
-        for directory in (self.state, self.run, self.logs, self.consumer):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.state.chmod(0o700)
+        """Make the directories that must exist before anything runs; only their owner may enter.
+
+        Raises ``SetupError`` where the state's directory exists and is not ours.
+        """
+        try:
+            try:
+                self.state.mkdir(mode=0o700, parents=True)
+            except FileExistsError:
+                self._require_ours()
+            self.installation()  # From now on the directory is known to be ours.
+            for directory in (self.run, self.logs, self.consumer):
+                directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise SetupError(
+                f"The server's data cannot be kept in {self.state}: {error.strerror or error}. Choose "
+                "another place with STATE_DIRECTORY=, or run this as the user to whom it belongs."
+            ) from error
+
+    def _require_ours(self) -> None:
+        if not self.state.is_dir():
+            raise SetupError(f"{self.state} is not a directory; choose another place with STATE_DIRECTORY=.")
+        facts = self.state.stat()
+        if facts.st_uid != os.geteuid():
+            raise SetupError(
+                f"{self.state} belongs to another user; choose another place with STATE_DIRECTORY=, or run "
+                "this as that user."
+            )
+        # The checkout's own .state/ is ours by its name.
+        named_by_hand = self.state != self.checkout / ".state"
+        if named_by_hand and not self.installation_file.is_file() and any(self.state.iterdir()):
+            raise SetupError(
+                f"{self.state} holds files that are not an installation's; name a new or an empty directory "
+                "in STATE_DIRECTORY=."
+            )
+        if stat.S_IMODE(facts.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
+            raise SetupError(
+                f"Other users may write to {self.state}, and keys lie there; `chmod 700 {self.state}` first."
+            )
 
     def installation(self) -> str:
         """The short id that labels all that this installation makes on an engine; random, made once."""
-        path = self.state / "installation"
-        try:
-            return path.read_text().strip()
-        except FileNotFoundError:
+        path = self.installation_file
+        # An empty file is what a full disk may leave; it names nobody.
+        if not path.exists() or not path.read_text().strip():
             path.write_text(secrets.token_hex(4) + "\n")
-            return path.read_text().strip()
+        return path.read_text().strip()
 
     def supervisor_socket(self) -> Path:
-        """Where supervisord listens; a checkout with a very long path gets a short one elsewhere."""
+        """Where supervisord listens; a checkout with a very long path gets a short one elsewhere.
+
+        Raises ``SetupError`` where somebody else could have prepared that place.
+        """
         path = self.run / "supervisor.sock"
         if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
             return path
-        short = Path(f"/tmp/inferenceserver-{os.getuid()}-{self.installation()}")  # noqa: S108  # Made 0700 below.
-        short.mkdir(mode=0o700, exist_ok=True)
-        if short.stat().st_uid != os.getuid():
-            raise PermissionError(f"{short} belongs to somebody else; move the checkout to a shorter path")
+        short = Path(f"/tmp/inferenceserver-{os.getuid()}-{self.installation()}")  # noqa: S108  # Checked below.
+        with suppress(FileExistsError):
+            short.mkdir(mode=0o700)
+        facts = short.lstat()  # A link there would lead to a directory of somebody else's choice.
+        private = stat.S_ISDIR(facts.st_mode) and not stat.S_IMODE(facts.st_mode) & 0o077
+        if not private or facts.st_uid != os.getuid():
+            raise SetupError(
+                f"{short} must be a directory that only this user may enter, and is not; remove it, or move "
+                "the checkout to a shorter path."
+            )
         return short / "supervisor.sock"

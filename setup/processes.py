@@ -36,9 +36,11 @@ def _boot_id() -> str:
 
 def is_same_process(pid: int, started: str) -> bool:
     """Whether the process that had this id and start time still runs."""
+    if pid <= 0 or not started:
+        return False
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)  # A child of ours that ended must not look alive.
-    return pid > 0 and bool(started) and start_time(pid) == started
+    return start_time(pid) == started
 
 
 def port_holder(port: int) -> str:

@@ -17,12 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import docker
 import requests
 from docker.errors import DockerException
+from requests.exceptions import RequestException
 from supervisor.xmlrpc import SupervisorTransport
 
-from setup import ports, supervision
+from setup import engine, ports, supervision
 from setup.console import SetupError, detail, step
 from setup.places import Places
 from setup.processes import start_time
@@ -66,13 +66,14 @@ def ensure(places: Places, port: int, docker_host: str) -> str:
     address = f"http://127.0.0.1:{port}"
     if running and config.exists() and config.read_text() == text:
         detail(f"the server runs already on {address}")
+        wait_until_ready(places, address, started_now=False)
     else:
         if running:
             with step("Stopping the server, which runs with other settings or older code"):
                 stop_processes(places)
         with step(f"Starting the server on {address} (logs in {places.logs})"):
             _start(places, plan, text)
-    wait_until_ready(places, address)
+        wait_until_ready(places, address, started_now=True)
     return address
 
 
@@ -98,8 +99,8 @@ def _start(places: Places, plan: supervision.ServerPlan, text: str) -> None:
         raise SetupError(f"supervisord did not start: {(started.stderr or started.stdout).strip()}")
 
 
-def wait_until_ready(places: Places, address: str) -> None:
-    """Wait for `/readyz`; when it does not come, stop what was started and show why."""
+def wait_until_ready(places: Places, address: str, *, started_now: bool) -> None:
+    """Wait for `/readyz`; when it does not come, show why, and stop the server if this run started it."""
     deadline = time.monotonic() + READY_SECONDS
     answer = "no answer"
     session = requests.Session()
@@ -114,10 +115,12 @@ def wait_until_ready(places: Places, address: str) -> None:
             answer = type(error).__name__
         time.sleep(0.1)
     report = "\n".join(line for service in supervision.SERVICES for line in last_words(places, service))
-    stop_processes(places)
-    raise SetupError(
-        f"The server was not ready within {READY_SECONDS} s ({answer}) and was stopped.\n{report}"
-    )
+    if started_now:
+        stop_processes(places)
+        outcome = "and was stopped."
+    else:
+        outcome = "and goes on running, as it did before this; `make down` stops it."
+    raise SetupError(f"The server was not ready within {READY_SECONDS} s ({answer}) {outcome}\n{report}")
 
 
 def last_words(places: Places, service: str) -> list[str]:
@@ -169,7 +172,10 @@ def _supervisord_pid(places: Places) -> int | None:
 
 def remove_leftovers(docker_host: str, installation: str) -> int:
     """Remove the containers and volumes of this installation; how many there were."""
-    client = docker.DockerClient(base_url=docker_host, version="auto")
+    try:
+        client = engine.connect(docker_host)
+    except (DockerException, RequestException) as error:
+        raise SetupError(f"What models left on the engine could not be removed: {error}") from error
     try:
         chosen: dict[str, str | list[str] | bool] = {"label": f"{INSTALLATION_LABEL}={installation}"}
         containers = client.containers.list(all=True, filters=chosen, ignore_removed=True)
@@ -179,7 +185,7 @@ def remove_leftovers(docker_host: str, installation: str) -> int:
         for volume in volumes:
             volume.remove(force=True)
         return len(containers) + len(volumes)
-    except DockerException as error:
+    except (DockerException, RequestException) as error:
         raise SetupError(f"What models left on the engine could not be removed: {error}") from error
     finally:
         client.close()

@@ -34,8 +34,8 @@ if stamped "$group" || { [ "$group" = embedded ] && stamped dev; }; then exit 0;
 
 usable() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
-find_python() { # PYTHON= chooses one; else the newest on the PATH that is new enough.
-    for candidate in ${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11; do
+find_python() { # The first on the PATH that is new enough.
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
         if command -v "$candidate" >/dev/null 2>&1 && usable "$candidate"; then
             command -v "$candidate"
             return
@@ -48,12 +48,19 @@ debian_as_root() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; }
 apt_install() {
     say "→ Installing $* with apt-get ($why)"
     apt-get update -qq >/dev/null || say "  apt-get update failed; going on with the package lists that are there."
-    DEBIAN_FRONTEND=noninteractive dpkg --configure -a >/dev/null # Finishes an installation that was cut off.
+    # Finishes an installation that was cut off; what it cannot finish, apt-get may not need.
+    DEBIAN_FRONTEND=noninteractive dpkg --configure -a >/dev/null \
+        || say "  dpkg --configure -a failed (its message is above); going on with apt-get install."
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null \
         || fail "apt-get could not install $*; install it by hand and run this again."
 }
 
-python=$(find_python)
+if [ -n "${PYTHON:-}" ]; then
+    usable "$PYTHON" || fail "PYTHON=$PYTHON is not a Python 3.11 or newer that runs here; name another, or leave it out."
+    python=$(command -v "$PYTHON")
+else
+    python=$(find_python)
+fi
 if [ -z "$python" ] && ! command -v python3 >/dev/null 2>&1 && debian_as_root; then
     why="there is no python3 here"
     apt_install python3 python3-venv

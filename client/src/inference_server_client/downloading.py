@@ -1,13 +1,12 @@
 """Fetches a zip into a file: goes on where a broken connection left off, and checks size and SHA-256.
 
 The task calls enter here with a route and the facts recorded for its bytes. The target appears only when
-every byte is there and right; until then a hidden ``.part`` file beside it holds what has come so far.
+every byte is there and right; until then a ``PartFile`` beside it holds what has come so far.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +14,7 @@ from typing import BinaryIO
 import requests
 
 from inference_server_client.errors import AnswerError, InferenceServerError, IntegrityError
+from inference_server_client.part_file import PartFile
 from inference_server_client.results import BlobFacts
 from inference_server_client.retries import is_worth_repeating
 from inference_server_client.transport import Call, Transport
@@ -28,22 +28,23 @@ def download(
     transport: Transport, route: str, target: Path, expected: BlobFacts, on_progress: OnProgress | None = None
 ) -> None:
     """Fetch ``route`` into ``target``, replacing it; raises ``IntegrityError`` for wrong bytes."""
-    # The hash in its name keeps a later call from going on with the bytes of something else.
-    part_path = target.with_name(f".{target.name}.{expected.sha256[:16]}.part")
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(part_path, flags, 0o666), "r+b") as stream:
-        part = _Part(stream, expected, on_progress or (lambda _received: None))
-        found_before = part.resume()
-        _fetch(transport, route, part)
-        if not part.is_right() and found_before:
-            # An earlier run's remains may have been damaged by a crash; they get no second chance.
-            part.restart()
+    with PartFile(target, expected.sha256) as part_file:
+        part = _Part(part_file.stream, expected, on_progress or (lambda _received: None))
+        try:
+            found_before = part.resume()
             _fetch(transport, route, part)
-        right = part.is_right()
-    if not right:
-        part_path.unlink()
-        raise IntegrityError("What was downloaded does not match its recorded SHA-256; nothing was kept.")
-    part_path.replace(target)
+            if not part.is_right() and found_before:
+                # An earlier run's remains may have been damaged by a crash; they get no second chance.
+                part.restart()
+                _fetch(transport, route, part)
+            if not part.is_right():
+                raise IntegrityError(
+                    "What was downloaded does not match its recorded SHA-256; nothing was kept."
+                )
+        except IntegrityError:
+            part_file.discard()
+            raise
+        part_file.keep()
 
 
 def _fetch(transport: Transport, route: str, part: _Part) -> None:

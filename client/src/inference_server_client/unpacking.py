@@ -11,7 +11,9 @@ import os
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from inference_server_client.errors import UnpackError
@@ -19,6 +21,14 @@ from inference_server_client.terminal_text import sanitise
 
 _CHUNK_BYTES = 1024 * 1024
 _ENCRYPTED = 0x1
+# What zipfile and the decompressors below it raise for damaged bytes; ValueError: for names and offsets.
+_DAMAGED: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, zlib.error,
+)  # fmt: skip
+with suppress(ImportError):  # A Python may be built without lzma; it meets no error of lzma's then.
+    from lzma import LZMAError
+
+    _DAMAGED += (LZMAError,)
 
 
 def unpack(
@@ -42,8 +52,13 @@ def unpack(
             _check_space(infos, directory)
             _check_target(directory, names, overwrite=overwrite)
             return _write(archive, directory, on_progress)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise UnpackError("The result is not a zip that can be read; fetch it again.") from error
+    except _DAMAGED as error:
+        raise _unreadable() from error
+    except OSError as error:
+        # Damaged bzip2 data is an OSError without a number; the system's own errors have one.
+        if error.errno is not None:
+            raise
+        raise _unreadable() from error
 
 
 def _checked_name(info: zipfile.ZipInfo) -> str:
@@ -62,6 +77,8 @@ def _checked_name(info: zipfile.ZipInfo) -> str:
 
 
 def _check_as_a_whole(infos: list[zipfile.ZipInfo], names: list[str], archive_bytes: int) -> None:
+    if any(not 0 <= info.header_offset < archive_bytes for info in infos):
+        raise _unreadable()
     if len(set(names)) != len(names):
         raise UnpackError("The result holds two entries of one name; nothing was unpacked.")
     files = {name for name, info in zip(names, infos, strict=True) if not info.is_dir()}
@@ -154,6 +171,10 @@ def _replace(part: Path, target: Path) -> None:
         raise UnpackError(
             f"{sanitise(str(target))} is a directory, and the result has a file there."
         ) from error
+
+
+def _unreadable() -> UnpackError:
+    return UnpackError("The result is not a zip that can be read; fetch it again.")
 
 
 def _unsafe(name: str, why: str) -> UnpackError:

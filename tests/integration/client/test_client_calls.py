@@ -229,6 +229,35 @@ def test_wrong_bytes_are_not_kept(client: Client, stub: NativeApiStub, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_downloads_to_one_target_both_end_well(client: Client, stub: NativeApiStub, tmp_path: Path):
+    # given a download that is half done
+    task_id, output = finished(client, stub)
+    task = client.tasks.get(task_id)
+    target = tmp_path / "out.zip"
+    begun: list[int] = []
+
+    def start_another(received: int) -> None:
+        begun.append(received)
+        # when another one to the same target runs meanwhile
+        if received and not any(begun[:-1]):
+            client.tasks.download_output(task, target)
+            assert target.read_bytes() == output
+
+    client.tasks.download_output(task, target, on_progress=start_another)
+    # then both end well, and nothing else is left.
+    assert target.read_bytes() == output
+    assert [path.name for path in tmp_path.iterdir()] == ["out.zip"]
+
+
+def test_more_bytes_than_recorded_are_not_kept(client: Client, stub: NativeApiStub, tmp_path: Path):
+    task_id, output = finished(client, stub)
+    task = client.tasks.get(task_id)
+    stub.only_task().output = output + b"more"
+    with pytest.raises(IntegrityError, match="nothing was kept"):
+        client.tasks.download_output(task, tmp_path / "out.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tasks_without_output_raise_what_they_ended_as(client: Client, stub: NativeApiStub, tmp_path: Path):
     stub.on_submit = lambda task: stub.update(
         task, state="failed", reason_code="exit_nonzero", reason="The model exited with 3."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -237,6 +238,35 @@ def test_a_damaged_zip_is_refused_and_leaves_no_half_file(tmp_path: Path):
     with pytest.raises(UnpackError):
         unpack(source, tmp_path / "out")
     assert everything(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_compressed_data_is_an_unpack_error(tmp_path: Path, method: int):
+    # given a zip, each of whose bytes is damaged in turn
+    source = tmp_path / "r.zip"
+    with zipfile.ZipFile(source, "w", method) as archive:
+        archive.writestr("ä", "damage me" * 20)
+    whole = source.read_bytes()
+    refused = 0
+    for place in range(len(whole)):
+        source.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        # when it is unpacked, then nothing but our own error is raised.
+        try:
+            unpack(source, tmp_path / "out", overwrite=True)
+        except UnpackError:
+            refused += 1
+    assert refused > 50
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_damaged_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = archive_of(tmp_path / "r.zip", ("a", b"A", PLAIN))
+
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        unpack(source, tmp_path / "out")
 
 
 def test_a_file_that_shrinks_while_it_is_sent_is_noticed(tmp_path: Path):

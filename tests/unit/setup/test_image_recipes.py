@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from setup.base_image import Bootstrap, how_to_bootstrap, machine_ca_bundle
-from setup.images import Recipe, build_network, fingerprint, forwarded_settings, read_context
+from setup.images import (
+    Recipe,
+    build_network,
+    fingerprint,
+    forwarded_settings,
+    read_context,
+    withheld_credentials,
+)
 from setup.machine import Machine
 
 RECIPE = Recipe("t:1", "a test", {"Dockerfile": b"FROM scratch"}, "p:1", arguments={"BASE": "p:1"})
@@ -51,6 +58,19 @@ def test_proxies_and_indexes_are_forwarded_but_local_paths_and_strangers_are_not
         "NO_PROXY": "localhost",
         "PIP_INDEX_URL": "https://mirror.example/simple",
     }
+
+
+def test_no_build_is_told_the_password_of_an_index() -> None:
+    environment = {
+        "PIP_INDEX_URL": "https://anna:s3cret@mirror.example:8443/simple/",
+        "PIP_EXTRA_INDEX_URL": "https://one.example/simple https://token@two.example/simple file:///srv",
+    }
+    assert forwarded_settings(environment) == {
+        "PIP_INDEX_URL": "https://mirror.example:8443/simple/",
+        "PIP_EXTRA_INDEX_URL": "https://one.example/simple https://two.example/simple",
+    }
+    assert withheld_credentials(environment) == ["PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"]
+    assert withheld_credentials({"PIP_INDEX_URL": "https://mirror.example/simple"}) == []
 
 
 def test_a_proxy_on_loopback_is_reached_through_the_hosts_network() -> None:
