@@ -1,13 +1,15 @@
 """How many requests of each kind may be under way, so that slow ones leave threads to quick ones.
 
-The relay enters with every request. Uploads, downloads and held answers have a number of places each; what is
-left of the server's threads serves short calls, which need none.
+The relay enters with every request, before it reads a byte of its body. Each kind has a number of places, and
+only a part of them may be held by senders whose small body has not arrived: nobody has judged their keys yet,
+so that they could be anyone.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from contracts.problems import ProblemCode
 from public_api.routes import Kind
@@ -16,22 +18,27 @@ from serving.problems import ProblemError
 _SENTENCES = {
     Kind.BULK: "All places for uploads and downloads are taken; try again in a moment.",
     Kind.WAIT: "All places for waiting are taken; ask again without a wait, or in a moment.",
+    Kind.CONTROL: "Too many requests are under way; try again in a moment.",
 }
+# Short calls take milliseconds, so a burst of them is over soon and need not be refused.
+_PATIENCE_SECONDS = {Kind.BULK: 0.0, Kind.WAIT: 0.0, Kind.CONTROL: 2.0}
 
 
 class Admission:
     """Places by kind; ``enter`` takes one and returns what gives it back."""
 
-    def __init__(self, *, bulk: int, wait: int) -> None:
-        self._places = {Kind.BULK: threading.Semaphore(bulk), Kind.WAIT: threading.Semaphore(wait)}
+    def __init__(self, *, bulk: int, wait: int, control: int) -> None:
+        numbers = {Kind.BULK: bulk, Kind.WAIT: wait, Kind.CONTROL: control}
+        self._places = {kind: threading.Semaphore(number) for kind, number in numbers.items()}
+        self._receiving = {
+            kind: threading.Semaphore(max(1, number * 3 // 4)) for kind, number in numbers.items()
+        }
 
     def enter(self, kind: Kind) -> Callable[[], None]:
         """Take a place; raises ``ProblemError`` (503) where none is free. Leaving twice does no harm."""
-        places = self._places.get(kind)
-        if places is None:
-            return lambda: None
-        if not places.acquire(blocking=False):
-            raise ProblemError(ProblemCode.UNAVAILABLE, _SENTENCES[kind], retry_after=2)
+        places = self._places[kind]
+        if not places.acquire(timeout=_PATIENCE_SECONDS[kind]):
+            raise _refusal(kind)
         held = [places]
 
         def leave() -> None:
@@ -39,3 +46,18 @@ class Admission:
                 held.pop().release()
 
         return leave
+
+    @contextmanager
+    def receiving(self, kind: Kind) -> Iterator[None]:
+        """Be one of those, within their places, whose small body is awaited; raises as ``enter`` does."""
+        places = self._receiving[kind]
+        if not places.acquire(blocking=False):
+            raise _refusal(kind)
+        try:
+            yield
+        finally:
+            places.release()
+
+
+def _refusal(kind: Kind) -> ProblemError:
+    return ProblemError(ProblemCode.UNAVAILABLE, _SENTENCES[kind], retry_after=2)

@@ -10,7 +10,15 @@ from flask import Flask, Response, request
 from public_api import pages
 from public_api.facades.classic import ClassicFacade
 from public_api.relay import Passage, Relay
-from public_api.routes import Kind, MethodRefusedError, find_kind, kind_of_method, parse_target, query_fields
+from public_api.routes import (
+    KEYLESS_PATHS,
+    Kind,
+    MethodRefusedError,
+    find_kind,
+    kind_of_method,
+    parse_target,
+    query_fields,
+)
 from public_api.settings import Settings
 from serving.problems import answer_with_problems, problem_response
 from serving.request_ids import carry_request_ids
@@ -62,6 +70,7 @@ def _answer(settings: Settings, relay: Relay, classic: ClassicFacade) -> Respons
         query=target.query,
         kind=kind,
         from_worker=target.path.startswith("/v1/leases"),
+        needs_key=target.path not in KEYLESS_PATHS,
     )
     return relay.pass_on(environ, passage)
 

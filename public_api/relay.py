@@ -35,6 +35,8 @@ MAX_JSON_BYTES = 1024 * 1024
 _SMALL_BYTES = 64 * 1024
 # A short call takes milliseconds; a database that is busy with maintenance may need this.
 _CONTROL_SECONDS = 30.0
+# A small body may take this long, all of it: whoever sends it has shown no key that was looked at.
+_SMALL_BODY_SECONDS = 10.0
 # After the last byte of an upload its zip is checked and its model looked up.
 _BULK_SECONDS = 120.0
 # Added to a wait, so that the private API's own end of it comes first.
@@ -56,6 +58,8 @@ class Passage:
     drop_headers: tuple[str, ...] = ()
     # Sent for a client without a key of its own.
     stand_in_key: str | None = None
+    # Whether the private API judges the key.
+    needs_key: bool = True
 
 
 class Relay:
@@ -63,7 +67,9 @@ class Relay:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admission = Admission(bulk=settings.bulk_transfers, wait=settings.waiting_calls)
+        self._admission = Admission(
+            bulk=settings.bulk_transfers, wait=settings.waiting_calls, control=settings.control_calls
+        )
         self._throttle = FailedKeyThrottle(settings.failed_keys_per_minute)
         self._pools = {
             Kind.CONTROL: ConnectionPool(settings.private_api_url, idle=32),
@@ -78,7 +84,8 @@ class Relay:
     def ask(self, environ: dict[str, Any], passage: Passage) -> Answer:
         """Send ``passage`` and return the answer's head; raises ``ProblemError`` where there is none."""
         refuse_cross_site(environ, ambient=passage.stand_in_key is not None)
-        credential = presented_credential(environ) if passage.stand_in_key is None else None
+        is_judged = passage.needs_key and passage.stand_in_key is None
+        credential = presented_credential(environ) if is_judged else None
         address = environ.get("REMOTE_ADDR", "")
         if credential is not None:
             self._throttle.check(address, credential)
@@ -86,7 +93,8 @@ class Relay:
         if credential is not None:
             if answer.status == 401:
                 self._throttle.failed(address, credential)
-            else:
+            elif 200 <= answer.status < 400:
+                # Other refusals may come before anybody has looked at the key.
                 self._throttle.succeeded(credential)
         return answer
 
@@ -97,11 +105,12 @@ class Relay:
             body: bytes | Iterator[bytes] = read_whole(answer)
         else:
             body = _streamed(environ, answer)
-        response = Response(body, status=answer.status, direct_passthrough=True)
+        response = Response(body, status=answer.status)
         # What Flask would add by itself is the private API's to say; its Content-Length holds for HEAD too.
         response.headers.clear()
         for name, value in headers:
             response.headers.add(name, value)
+        # Comes even where the client has left; not so with `direct_passthrough`, which skips the closing.
         response.call_on_close(answer.close)
         return response
 
@@ -111,9 +120,9 @@ class Relay:
         prefer = None if "Prefer" in passage.drop_headers else environ.get("HTTP_PREFER")
         wait_seconds = asked_wait_seconds(passage.kind, prefer, fields)
         kind = Kind.WAIT if wait_seconds else passage.kind
-        body, length = self._body(environ, passage)
         leave = self._admission.enter(kind)
         try:
+            body, length = self._body(environ, passage, kind)
             answer = self._pools[kind].send(
                 Call(
                     method=passage.method,
@@ -139,18 +148,32 @@ class Relay:
         answer.on_close(leave)
         return answer
 
-    def _body(self, environ: dict[str, Any], passage: Passage) -> tuple[bytes | Iterator[bytes], int | None]:
+    def form_body(self, environ: dict[str, Any]) -> bytes:
+        """The whole body of a small form, which is read before it is known what to send on."""
+        leave = self._admission.enter(Kind.CONTROL)
+        try:
+            return self._small_body(environ, Kind.CONTROL, MAX_JSON_BYTES)
+        finally:
+            leave()
+
+    def _body(
+        self, environ: dict[str, Any], passage: Passage, kind: Kind
+    ) -> tuple[bytes | Iterator[bytes], int | None]:
         if passage.body is not None:
             return passage.body, None
         length = declared_length(environ)
         if length == 0:
             return b"", None
         if passage.kind is not Kind.BULK or _is_json(environ):
-            return read_small_body(environ, maximum_bytes=MAX_JSON_BYTES), None
-        pieces = read_body(environ, maximum_bytes=self._settings.max_upload_bytes)
+            return self._small_body(environ, kind, MAX_JSON_BYTES), None
+        maximum_bytes = self._settings.max_upload_bytes
         if length is not None and length <= _SMALL_BYTES:
-            return b"".join(pieces), None
-        return pieces, length
+            return self._small_body(environ, kind, maximum_bytes), None
+        return read_body(environ, maximum_bytes=maximum_bytes), length
+
+    def _small_body(self, environ: dict[str, Any], kind: Kind, maximum_bytes: int) -> bytes:
+        with self._admission.receiving(kind):
+            return read_small_body(environ, maximum_bytes=maximum_bytes, seconds=_SMALL_BODY_SECONDS)
 
 
 def read_whole(answer: Answer, maximum_bytes: int = _SMALL_BYTES) -> bytes:

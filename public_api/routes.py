@@ -27,6 +27,9 @@ SEGMENT = (
 )
 
 
+_ABSOLUTE = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
+
+
 class Kind(StrEnum):
     """How much of us a request takes."""
 
@@ -62,6 +65,8 @@ def _rule(path: str, *, workers_only: bool = False, **kinds: Kind) -> Rule:
 
 
 _C, _B, _W = Kind.CONTROL, Kind.BULK, Kind.WAIT
+# Where the private API does not look at a key, so that its answer says nothing about one.
+KEYLESS_PATHS = frozenset({"/openapi.json"})
 RULES = (
     _rule("/openapi.json", GET=_C),
     _rule("/v1/models", GET=_C, POST=_B),
@@ -98,9 +103,10 @@ class MethodRefusedError(ProblemError):
 
 def parse_target(raw_uri: str) -> Target:
     """The target as it stood in the request line; raises ``ProblemError`` for one that could be misread."""
-    if "://" in raw_uri.split("?", 1)[0] and not raw_uri.startswith("/"):
-        # The absolute form that proxies send: the host is ours whatever it says.
-        raw_uri = "/" + raw_uri.split("://", 1)[1].partition("/")[2]
+    if absolute := _ABSOLUTE.match(raw_uri):
+        # The form that proxies send: the host is ours whatever it says, and ends at the first of these three.
+        rest = raw_uri[absolute.end() :]
+        raw_uri = rest if rest.startswith("/") else f"/{rest}"
     if not raw_uri.startswith("/") or "#" in raw_uri:
         raise ProblemError(ProblemCode.BAD_REQUEST, "The address must be a path without a fragment.")
     path, _, query = raw_uri.partition("?")

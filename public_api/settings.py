@@ -33,8 +33,10 @@ class Settings:
     bulk_transfers: int = 96
     # Requests at once that wait for something to happen: log followers, held answers, workers' claims.
     waiting_calls: int = 512
-    # Threads left to everything else, so that short calls pass while the two above are full.
-    control_calls: int = 48
+    # Short calls at once, so that they pass while the two above are full.
+    control_calls: int = 64
+    # Threads beside all those places, which say that a place is not to be had, and that this process lives.
+    spare_threads: int = 16
     # Wrong keys from one address in a minute before it has to pause.
     failed_keys_per_minute: int = 100
     # A client that sends or reads nothing for this long loses its connection.
@@ -44,7 +46,7 @@ class Settings:
     @property
     def threads(self) -> int:
         """Threads that serve requests."""
-        return self.bulk_transfers + self.waiting_calls + self.control_calls
+        return self.bulk_transfers + self.waiting_calls + self.control_calls + self.spare_threads
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:

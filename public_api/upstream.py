@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-from public_api.exchange import Call, exchange, poll_once
+from public_api.exchange import Call, ClosedUnansweredError, exchange, poll_once
 from public_api.headers import Headers
 
 _CONNECT_SECONDS = 3.0
@@ -100,14 +100,16 @@ class ConnectionPool:
         """Send ``call`` and wait for the head of its answer.
 
         Raises ``UpstreamError``, ``WaitAbandonedError``, and what the iterator of its body raises. A GET is
-        sent again, once, where an idle connection turned out dead.
+        sent again, once, where an idle connection turned out to be closed; never after a time-out, and never
+        with a body that has been used up.
         """
         connection = self._take_idle()
         if connection is not None:
             try:
                 return self._send_on(connection, call)
-            except UpstreamError:
-                if call.method not in {"GET", "HEAD"}:
+            except UpstreamError as error:
+                closed = isinstance(error.__cause__, ClosedUnansweredError)
+                if not (closed and call.method in {"GET", "HEAD"} and isinstance(call.body, bytes)):
                     raise
         return self._send_on(self._connect(), call)
 

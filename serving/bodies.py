@@ -7,7 +7,9 @@ it; this room does not. It never keeps more than a piece of the body in memory.
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
@@ -15,11 +17,14 @@ from gunicorn.http.errors import ChunkMissingTerminator, NoMoreData, ParseExcept
 
 from contracts.problems import ProblemCode
 from serving.problems import ProblemError
+from serving.wire import PacedUnreader
 
 # The largest piece handed out; also what one receive call may return.
 PIECE_BYTES = 1024 * 1024
 # Chunks smaller than this are joined, so that a body of one-byte chunks does not cost a turn for each byte.
 _SMALLEST_PIECE_BYTES = 64 * 1024
+# A slow sender's chunks are not joined for longer than this: whoever gets them has its own idea of a stall.
+_JOINING_SECONDS = 1.0
 
 
 def declared_length(environ: dict[str, Any]) -> int | None:
@@ -45,9 +50,16 @@ def read_body(environ: dict[str, Any], *, maximum_bytes: int) -> Iterator[bytes]
     return _counted(environ["wsgi.input"], length, maximum_bytes)
 
 
-def read_small_body(environ: dict[str, Any], *, maximum_bytes: int = PIECE_BYTES) -> bytes:
-    """The whole body at once, for JSON and the like; raises as ``read_body`` does."""
-    return b"".join(read_body(environ, maximum_bytes=maximum_bytes))
+def read_small_body(
+    environ: dict[str, Any], *, maximum_bytes: int = PIECE_BYTES, seconds: float | None = None
+) -> bytes:
+    """The whole body at once, for JSON and the like; raises as ``read_body`` does.
+
+    ``seconds`` bounds how long all of it may take, however steadily it trickles.
+    """
+    pieces = read_body(environ, maximum_bytes=maximum_bytes)
+    with _time_limit(environ["wsgi.input"], seconds):
+        return b"".join(pieces)
 
 
 class BodyStream(io.RawIOBase):
@@ -91,7 +103,7 @@ def _counted(source: Any, length: int | None, maximum_bytes: int) -> Iterator[by
     except TimeoutError as error:
         _spoil(source)
         raise ProblemError(
-            ProblemCode.REQUEST_TIMED_OUT, f"The body stopped arriving after {received} bytes; send it again."
+            ProblemCode.REQUEST_TIMED_OUT, f"Only {received} bytes of it arrived in time; send it again."
         ) from error
     except (NoMoreData, ConnectionError) as error:
         _spoil(source)
@@ -145,14 +157,19 @@ def _pieces_of_chunks(reader: ChunkedReader) -> Iterator[bytes]:
 
 def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
     small = bytearray()
+    handed_on = time.monotonic()
     for piece in pieces:
         if not small and len(piece) >= _SMALLEST_PIECE_BYTES:
             yield piece
             continue
         small += piece
-        if len(small) >= _SMALLEST_PIECE_BYTES:
+        # The clock is looked at when something arrives: a chunk that was slow to come goes on at once.
+        if small and (
+            len(small) >= _SMALLEST_PIECE_BYTES or time.monotonic() - handed_on >= _JOINING_SECONDS
+        ):
             yield bytes(small)
             small.clear()
+            handed_on = time.monotonic()
     if small:
         yield bytes(small)
 
@@ -165,6 +182,14 @@ def _pieces_of_file(source: Any, length: int | None) -> Iterator[bytes]:
             return
         left = None if left is None else left - len(data)
         yield data
+
+
+def _time_limit(source: Any, seconds: float | None) -> AbstractContextManager[None]:
+    reader = source.reader if isinstance(source, Body) else None
+    unreader = reader.req.unreader if isinstance(reader, ChunkedReader) else getattr(reader, "unreader", None)
+    if seconds is None or not isinstance(unreader, PacedUnreader):
+        return nullcontext()
+    return unreader.within(seconds)
 
 
 def _spoil(source: Any) -> None:

@@ -12,6 +12,8 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +29,8 @@ MAX_HEAD_BYTES = 64 * 1024
 _WORTH_DRAINING_BYTES = 64 * 1024
 # Over each stall period a client must send at least this much on average, or it counts as stalled.
 _SLOWEST_BYTES_PER_SECOND = 256
+# A body that nobody wanted is read over by the request's thread, so only what is nearly here is waited for.
+_DRAIN_SECONDS = 1.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -48,6 +52,7 @@ class PacedUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn publishes
         self._stall_seconds = stall_seconds
         self._waited_seconds = 0.0
         self._received_bytes = 0
+        self._deadline: float | None = None
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         """What the socket has next, ``b""`` at its end."""
@@ -55,7 +60,7 @@ class PacedUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn publishes
             self.request.awaits_continue = False
             self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         before = time.monotonic()
-        data: bytes = super().chunk(size_hint)
+        data: bytes = self._receive(size_hint, before)
         # Only the time spent waiting counts: a slow disk of ours is not the client's fault.
         self._waited_seconds += time.monotonic() - before
         self._received_bytes += len(data)
@@ -64,6 +69,28 @@ class PacedUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn publishes
                 raise TimeoutError("the client sends too slowly")
             self.begin()
         return data
+
+    def _receive(self, size_hint: int | None, now: float) -> bytes:
+        if self._deadline is None:
+            return bytes(super().chunk(size_hint))
+        left = self._deadline - now
+        if left <= 0:
+            raise TimeoutError("the client's time is up")
+        usual = self.sock.gettimeout()
+        self.sock.settimeout(left if usual is None else min(left, usual))
+        try:
+            return bytes(super().chunk(size_hint))
+        finally:
+            self.sock.settimeout(usual)
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """While this is entered, receiving raises ``TimeoutError`` once ``seconds`` are over."""
+        self._deadline = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._deadline = None
 
     def begin(self) -> None:
         """Start a new period of measuring."""
@@ -107,6 +134,11 @@ class WireParser(RequestParser):  # type: ignore[misc]
     def __init__(self, cfg: Any, sock: socket.socket, client: Any, stall_seconds: float) -> None:
         super().__init__(cfg, sock, client)
         self.unreader = PacedUnreader(sock, stall_seconds)
+
+    def finish_body(self, deadline: float | None = None, max_bytes: int | None = None) -> bool:
+        """Read over what is left of a body; False where it does not come at once, to spare the thread."""
+        with self.unreader.within(_DRAIN_SECONDS):
+            return bool(super().finish_body(deadline, max_bytes))
 
 
 class Connection(TConn):  # type: ignore[misc]

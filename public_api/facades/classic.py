@@ -17,10 +17,10 @@ from flask import Response
 from contracts.problems import ProblemCode
 from public_api.credentials import presented_credential
 from public_api.facades import classic_shapes as shapes
-from public_api.relay import MAX_JSON_BYTES, Passage, Relay, read_whole
+from public_api.relay import Passage, Relay, read_whole
 from public_api.routes import SEGMENT, Kind, MethodRefusedError, Target, query_fields
 from public_api.upstream import Answer
-from serving.bodies import declared_length, read_small_body
+from serving.bodies import declared_length
 from serving.problems import ProblemError
 
 Environ = dict[str, Any]
@@ -28,6 +28,8 @@ Environ = dict[str, Any]
 # Base addresses that end in a slash make some clients send two.
 _TASKS = re.compile(r"/{1,2}api/tasks/?")
 _TASK = re.compile(rf"/{{1,2}}api/tasks/(?P<id>{SEGMENT})/?")
+# What cannot be an id is an unknown one to 1.x clients, which take a 404 for "not yet".
+_NO_TASK = re.compile(r"/{1,2}api/tasks/[^/]+/?")
 _MODELS = re.compile(r"/{1,2}api/models/?")
 _JSON = "application/json"
 # 1.x clients send form fields that nobody knows any more.
@@ -55,6 +57,9 @@ class ClassicFacade:
         if match := _TASK.fullmatch(target.path):
             _allow(method, "DELETE", "GET")
             return (self._remove_task if method == "DELETE" else self._output)(environ, match["id"])
+        if _NO_TASK.fullmatch(target.path):
+            _allow(method, "DELETE", "GET")
+            return _failure(shapes.UNKNOWN_TASK, "There is no task with this id among your tasks.")
         if _MODELS.fullmatch(target.path):
             _allow(method, "GET", "POST")
             fields = query_fields(target.query)
@@ -100,7 +105,7 @@ class ClassicFacade:
     def _register(self, environ: Environ, fields: dict[str, str]) -> Response:
         is_multipart = _media_type(environ) == "multipart/form-data" and declared_length(environ) != 0
         if not is_multipart:
-            fields = {**_form_fields(environ), **fields}
+            fields = {**self._form_fields(environ), **fields}
         native = shapes.native_registration(fields)
         with_content = shapes.content_is_announced(fields)
         if with_content and not is_multipart:
@@ -121,6 +126,11 @@ class ClassicFacade:
             self._ask(environ, "DELETE", path, "", Kind.CONTROL, own_key=True, body=b"").close()
             raise _content_missing()
         return shapes.classic_model(model)
+
+    def _form_fields(self, environ: Environ) -> dict[str, str]:
+        if _media_type(environ) != "application/x-www-form-urlencoded":
+            return {}
+        return dict(query_fields(self._relay.form_body(environ).decode("utf-8", "replace")))
 
     def _ask(
         self,
@@ -168,8 +178,7 @@ def _translated(answer: Answer, shape: Callable[[Any], Any] | None) -> Response:
         problem = {}
     status = shapes.status_of_problem(problem)
     if status is not None:
-        document = shapes.failure_document(str(problem.get("detail", "")))
-        response = _json_response(document, status=f"{status} {shapes.REASON_OF_STATUS[status]}")
+        response = _failure(status, shapes.detail_of_problem(status, problem))
     else:
         # Its own status and document: `detail` is a sentence there, which 1.x clients can show too.
         response = Response(body, status=answer.status, content_type="application/problem+json")
@@ -189,6 +198,12 @@ def _json_of(answer: Answer) -> Any:
         ) from error
 
 
+def _failure(status: int, detail: str) -> Response:
+    return _json_response(
+        shapes.failure_document(detail), status=f"{status} {shapes.REASON_OF_STATUS[status]}"
+    )
+
+
 def _json_response(document: Any, *, status: str = "200 OK") -> Response:
     response = Response(json.dumps(document), status=status, content_type=_JSON)
     response.headers["Cache-Control"] = "no-store"
@@ -197,13 +212,6 @@ def _json_response(document: Any, *, status: str = "200 OK") -> Response:
 
 def _media_type(environ: Environ) -> str:
     return str(environ.get("CONTENT_TYPE", "")).split(";", 1)[0].strip().lower()
-
-
-def _form_fields(environ: Environ) -> dict[str, str]:
-    if _media_type(environ) != "application/x-www-form-urlencoded":
-        return {}
-    text = read_small_body(environ, maximum_bytes=MAX_JSON_BYTES).decode("utf-8", "replace")
-    return dict(query_fields(text))
 
 
 def _as_text(value: object) -> str:

@@ -56,6 +56,14 @@ def status_of_problem(problem: Mapping[str, Any]) -> int | None:
         return None
 
 
+def detail_of_problem(status: int, problem: Mapping[str, Any]) -> str:
+    """The sentence to show for a native problem that has the 1.x ``status``."""
+    if status == NOT_FINISHED:
+        # The native one advises a held answer, which 1.x does not have.
+        return "The task has not finished yet; ask again in a moment."
+    return str(problem.get("detail", ""))
+
+
 def read_switch(name: str, text: str) -> bool:
     """A boolean as query strings have it: ``True``, ``1``, ``yes`` …; raises ``ProblemError``."""
     word = text.strip().lower()
@@ -67,8 +75,9 @@ def read_switch(name: str, text: str) -> bool:
 def native_registration(fields: Mapping[str, str]) -> dict[str, Any]:
     """The fields of a native registration for a 1.x one. Fields that neither knows are left out."""
     native: dict[str, Any] = {name: fields[name] for name in _MODEL_TEXTS if fields.get(name)}
-    if "use_gpu" in fields:
-        native["use_gpu"] = read_switch("use_gpu", fields["use_gpu"])
+    use_gpu = _optional_switch(fields, "use_gpu")
+    if use_gpu is not None:
+        native["use_gpu"] = use_gpu
     # 1.x ran images as they were built; ids of its time may hold spaces and colons.
     native["classic_id"] = True
     native["profile"] = "compatible"
@@ -77,7 +86,13 @@ def native_registration(fields: Mapping[str, str]) -> dict[str, Any]:
 
 def content_is_announced(fields: Mapping[str, str]) -> bool:
     """Whether the client says that static content comes with its model."""
-    return read_switch("model_available", fields.get("model_available", ""))
+    return _optional_switch(fields, "model_available") or False
+
+
+def _optional_switch(fields: Mapping[str, str], name: str) -> bool | None:
+    text = fields.get(name)
+    # What Python's None becomes in an address: the client leaves the choice to us.
+    return None if text is None or text.strip().lower() == "none" else read_switch(name, text)
 
 
 def classic_model(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -151,16 +151,16 @@ def test_a_finished_task_is_its_zip(client: OldClient, stand_in: Upstream) -> No
 
 
 @pytest.mark.parametrize(
-    ("native_status", "code", "status"),
+    ("native_status", "code", "status", "sentence"),
     [
-        (409, "task_not_finished", 551),
-        (409, "task_failed", 552),
-        (410, "data_expired", 553),
-        (404, "task_not_found", 554),
+        (409, "task_not_finished", 551, "The task has not finished yet; ask again in a moment."),
+        (409, "task_failed", 552, "A sentence."),
+        (410, "data_expired", 553, "A sentence."),
+        (404, "task_not_found", 554, "A sentence."),
     ],
 )
 def test_an_unfinished_task_has_a_status_of_its_own(
-    client: OldClient, stand_in: Upstream, native_status: int, code: str, status: int
+    client: OldClient, stand_in: Upstream, native_status: int, code: str, status: int, sentence: str
 ) -> None:
     # given
     problem = {"code": code, "detail": "A sentence."}
@@ -171,9 +171,24 @@ def test_an_unfinished_task_has_a_status_of_its_own(
 
     # then
     assert response.status_code == status
-    assert response.json() == {"detail": {"detail": "A sentence."}}
+    assert response.json() == {"detail": {"detail": sentence}}
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["Retry-After"] == "2"
+
+
+@pytest.mark.parametrize("task_id", ["a" * 513, "%2e%2e", "..", "%2F", "a%00", '"'])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_what_cannot_be_an_id_is_an_unknown_task(
+    relay: PublicApi, stand_in: Upstream, method: str, task_id: str
+) -> None:
+    # when
+    status, headers, body = relay.raw(f"{method} /api/tasks/{task_id}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+    # then
+    assert status == 554
+    assert headers["content-type"] == "application/json"
+    assert set(json.loads(body)["detail"]) == {"detail"}
+    assert stand_in.seen == []
 
 
 def test_polling_survives_an_upstream_that_is_away_for_a_moment(

@@ -251,6 +251,28 @@ def test_many_wrong_keys_are_slowed_down_but_a_good_one_passes(
         assert ask(None).status_code == 401
 
 
+@pytest.mark.parametrize(("path", "status"), [("/openapi.json", 200), ("/v1/models/x", 404)])
+def test_an_answer_that_did_not_judge_a_key_makes_none_a_good_one(
+    start_public_api: Any, upstream: Upstream, path: str, status: int
+) -> None:
+    # given a junk key that was answered without being judged
+    upstream.on("GET", "/v1/models", judge)
+    upstream.on_json("GET", path, status, {})
+    with start_public_api(PUBLIC_API_FAILED_KEYS_PER_MINUTE="2") as api:
+
+        def ask(path: str, key: str) -> int:
+            headers = {"Authorization": f"Bearer {key}"}
+            return requests.get(api.url + path, headers=headers, timeout=10).status_code
+
+        assert ask(path, "junk") == status
+
+        # when its address has to pause
+        assert [ask("/v1/models", f"wrong-{number}") for number in range(2)] == [401, 401]
+
+        # then
+        assert ask("/v1/models", "junk") == 429
+
+
 def test_an_upload_over_the_limit_is_refused_with_and_without_a_length(
     start_public_api: Any, upstream: Upstream
 ) -> None:

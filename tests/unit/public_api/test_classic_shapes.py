@@ -42,6 +42,12 @@ def test_content_is_announced_by_model_available() -> None:
     assert not content_is_announced({})
 
 
+def test_none_is_a_switch_left_out() -> None:
+    fields = {"human_readable_id": "m", "use_gpu": "None", "model_available": "none"}
+    assert "use_gpu" not in native_registration(fields)
+    assert not content_is_announced(fields)
+
+
 @pytest.mark.parametrize("code", ["unauthenticated", "never_heard_of", None, 5])
 def test_other_problems_keep_their_status(code: object) -> None:
     assert status_of_problem({"code": code}) is None

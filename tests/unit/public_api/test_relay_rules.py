@@ -33,7 +33,10 @@ def test_worker_routes_exist_only_where_they_are_turned_on() -> None:
     assert caught.value.code is ProblemCode.NOT_FOUND
 
 
-@pytest.mark.parametrize("raw", ["*", "v1/models", "/a#b", "", "ftp:/x"])
+@pytest.mark.parametrize(
+    "raw",
+    ["*", "v1/models", "/a#b", "", "ftp:/x", "http://h#/v1/models", "http:///v1/models", "ftp://h/v1/models"],
+)  # fmt: skip
 def test_an_address_that_could_be_misread_is_refused(raw: str) -> None:
     with pytest.raises(ProblemError):
         parse_target(raw)
@@ -43,6 +46,12 @@ def test_an_address_is_sent_as_it_came() -> None:
     assert parse_target("/v1/models/%41?x=%2f&&y").sent == "/v1/models/%41?x=%2f&&y"
     assert parse_target("http://h:1/v1/models?x=http://y").sent == "/v1/models?x=http://y"
     assert parse_target("/v1/models?").sent == "/v1/models"
+
+
+@pytest.mark.parametrize("raw", ["http://h?a=/v1/models", "HTTPS://h?a=/v1/models"])
+def test_a_host_ends_where_its_query_begins(raw: str) -> None:
+    target = parse_target(raw)
+    assert (target.path, target.query) == ("/", "a=/v1/models")
 
 
 def test_a_query_has_a_bounded_number_of_fields() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from gunicorn.config import Config
 
 from contracts.problems import ProblemCode
+from serving import bodies
+from serving import wire as wire_room
 from serving.bodies import BodyStream, read_body, read_small_body
 from serving.problems import ProblemError
 from serving.wire import WireParser, head_is_readable
@@ -24,10 +28,12 @@ def wire() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield client, server
 
 
-def environ_of(wire: tuple[socket.socket, socket.socket], head: str) -> dict[str, Any]:
+def environ_of(
+    wire: tuple[socket.socket, socket.socket], head: str, stall_seconds: float = 0.2
+) -> dict[str, Any]:
     client, server = wire
     client.sendall(f"PUT / HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
-    message = next(WireParser(Config(), server, ("127.0.0.1", 1), 0.2))
+    message = next(WireParser(Config(), server, ("127.0.0.1", 1), stall_seconds))
     environ: dict[str, Any] = {"wsgi.input": message.body}
     for name, value in message.headers:
         environ["CONTENT_LENGTH" if name == "CONTENT-LENGTH" else f"HTTP_{name.replace('-', '_')}"] = value
@@ -107,6 +113,74 @@ def test_a_stalled_body_times_out(wire: Any, framing: str) -> None:
     with pytest.raises(ProblemError) as caught:
         read_small_body(environ)
     assert code_of(caught) is ProblemCode.REQUEST_TIMED_OUT
+
+
+@pytest.mark.parametrize(
+    ("framing", "unit"), [("Content-Length: 5000", b"x"), ("Transfer-Encoding: chunked", b"1\r\nx\r\n")]
+)
+def test_a_small_body_that_trickles_has_a_limit_for_all_of_it(wire: Any, framing: str, unit: bytes) -> None:
+    # given a client that sends a little all the time
+    client, server = wire
+    server.settimeout(30)
+    environ = environ_of(wire, framing, stall_seconds=30)
+    over = threading.Event()
+
+    def trickle() -> None:
+        # Ends by itself, so that a reader without a limit is told that the body was cut.
+        for _ in range(150):
+            if over.wait(0.02):
+                return
+            client.sendall(unit)
+        client.shutdown(socket.SHUT_WR)
+
+    sender = threading.Thread(target=trickle)
+    sender.start()
+
+    # when
+    started = time.monotonic()
+    with pytest.raises(ProblemError) as caught:
+        read_small_body(environ, maximum_bytes=5000, seconds=0.3)
+    seconds = time.monotonic() - started
+    over.set()
+    sender.join()
+
+    # then
+    assert code_of(caught) is ProblemCode.REQUEST_TIMED_OUT
+    assert 0.25 < seconds < 2
+    assert server.gettimeout() == 30
+
+
+def test_a_slow_senders_chunk_is_handed_on_before_the_next(
+    wire: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    monkeypatch.setattr(bodies, "_JOINING_SECONDS", 0.0, raising=False)
+    environ = environ_of(wire, "Transfer-Encoding: chunked")
+    pieces = read_body(environ, maximum_bytes=5000)
+
+    # when / then
+    for byte in (b"a", b"b"):
+        wire[0].sendall(b"1\r\n" + byte + b"\r\n")
+        assert next(pieces) == byte
+    wire[0].sendall(b"0\r\n\r\n")
+    assert list(pieces) == []
+
+
+def test_an_unwanted_body_that_does_not_come_soon_is_not_waited_for(
+    wire: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    monkeypatch.setattr(wire_room, "_DRAIN_SECONDS", 0.1, raising=False)
+    client, server = wire
+    server.settimeout(5)
+    client.sendall(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n")
+    parser = WireParser(Config(), server, ("127.0.0.1", 1), 30)
+    next(parser)
+
+    # when / then
+    started = time.monotonic()
+    assert parser.finish_body(deadline=time.monotonic() + 5) is False
+    assert time.monotonic() - started < 2
 
 
 def test_a_length_over_the_maximum_is_refused_before_a_byte_is_read(wire: Any) -> None:
