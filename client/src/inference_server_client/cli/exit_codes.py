@@ -102,7 +102,7 @@ def _advice(error: BaseException) -> str:
     if isinstance(error, KeyRefusedError):
         return " Another key may have the right; give it with --key-file or INFER_KEY."
     if isinstance(error, TaskFailedError):
-        return f" Its log: infer logs {error.task.id}"
+        return f"\nIts log: infer logs {error.task.id}"
     if isinstance(error, ApiError) and error.code == "task_not_finished" and error.task_id:
         return f" Wait for it with: infer status --wait {error.task_id}"
     return ""
