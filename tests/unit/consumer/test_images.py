@@ -63,7 +63,7 @@ def test_a_local_build_that_was_replaced_is_told() -> None:
         ("invalid reference format", "image_unavailable"),
         ("unauthorized: authentication required", "image_unavailable"),
         (
-            'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host',
+            'Get "https://registry.example.org/v2/": dial tcp: lookup registry.example.org: no such host',
             "pull_failed",
         ),
         (
