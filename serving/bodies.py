@@ -62,36 +62,6 @@ def read_small_body(
         return b"".join(pieces)
 
 
-class BodyStream(io.RawIOBase):
-    """``read_body`` as a file object, for parsers that want to call ``read``."""
-
-    def __init__(self, environ: dict[str, Any], *, maximum_bytes: int) -> None:
-        super().__init__()
-        self._pieces = read_body(environ, maximum_bytes=maximum_bytes)
-        self._left = memoryview(b"")
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes, at least one before the end; with -1, all that is left."""
-        if size < 0:
-            left, self._left = bytes(self._left), memoryview(b"")
-            return left + b"".join(self._pieces)
-        if not self._left:
-            self._left = memoryview(next(self._pieces, b""))
-        piece, self._left = self._left[:size], self._left[size:]
-        # A whole piece is handed on as it is, uncopied.
-        return piece.obj if len(piece) == len(piece.obj) else bytes(piece)  # type: ignore[arg-type,return-value]
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the beginning of ``buffer``; the number of bytes put there."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
 def _counted(source: Any, length: int | None, maximum_bytes: int) -> Iterator[bytes]:
     received = 0
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,7 @@ def ensure(places: Places, port: int, docker_host: str) -> str:
         docker_host=docker_host,
         code=supervision.code_fingerprint(places.checkout),
         as_root=os.geteuid() == 0,
+        setpriv=shutil.which("setpriv") or "",
     )
     text = supervision.render(plan)
     config = places.run / "supervisord.conf"

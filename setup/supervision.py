@@ -31,6 +31,8 @@ class ServerPlan:
     docker_host: str
     code: str
     as_root: bool
+    # util-linux's setpriv, which has a service end when supervisord does; empty where there is none.
+    setpriv: str = ""
 
 
 def code_fingerprint(checkout: Path) -> str:
@@ -94,7 +96,7 @@ def render(plan: ServerPlan) -> str:
     environments = service_environments(plan)
     for order, service in enumerate(SERVICES, start=1):
         sections[f"program:{service}"] = {
-            "command": f"{_quoted(plan.python)} -m {service}",
+            "command": f"{_dying_with_us(plan)}{_quoted(plan.python)} -m {service}",
             "directory": str(plan.checkout),
             "environment": _environment(environments[service]),
             "priority": str(order),
@@ -114,6 +116,11 @@ def render(plan: ServerPlan) -> str:
         lines += ["", f"[{name}]"]
         lines += [f"{key}={value}" for key, value in values.items()]
     return "\n".join(lines) + "\n"
+
+
+def _dying_with_us(plan: ServerPlan) -> str:
+    # A supervisord that is killed could not stop its services; they would hold the port, and run on unseen.
+    return f"{_quoted(plan.setpriv)} --pdeathsig TERM -- " if plan.setpriv else ""
 
 
 def _environment(values: Mapping[str, str]) -> str:

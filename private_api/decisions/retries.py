@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contracts.reasons import REASONS, Fault, ReasonCode
+from contracts.reasons import REASONS, Fault, ReasonCode, fault_of
 from contracts.timing import MAX_ATTEMPTS
 
 # Seconds before the second, third, … attempt: short at first, since most such failures are passing ones.
@@ -42,12 +42,11 @@ def after_failure(code: ReasonCode, *, spoiled: int, cancel_requested: bool) -> 
     """
     if code is ReasonCode.CANCELED_BY_USER:
         return Cancel()
-    reason = REASONS[code]
-    if reason.fault is not Fault.OURS:
+    if fault_of(code) is not Fault.OURS:
         return Fail()
     if cancel_requested:
         return Cancel()
-    if not reason.spends_attempt:
+    if not REASONS[code].spends_attempt:
         return Requeue(delay_seconds=0.0, spoiled=spoiled)
     if spoiled + 1 >= MAX_ATTEMPTS:
         return Fail()

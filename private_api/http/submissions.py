@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from flask import Blueprint, Response, jsonify, request
 from sqlalchemy import Connection
@@ -74,7 +74,7 @@ def retry(task_id: str) -> Response:
         refuse_expired(task)
         if not lock_input(connection, task):
             raise ProblemError(ProblemCode.DATA_EXPIRED, "The task's data is gone.", task_id=task.id)
-        model = _usable_model(connection, task.model)
+        model = _usable_model(connection, task.model, lock="shared")
         facts = BlobFacts(size_bytes=task.input_size, sha256=task.input_sha256)
         return _add(connection, owner, model, StoredZip(key=task.input_key, facts=facts), task.priority)
 
@@ -89,9 +89,10 @@ def _refuse_hopeless(fields: dict[str, str]) -> None:
             _usable_model(connection, fields["model_human_readable_id"])
 
 
-def _usable_model(connection: Connection, human_readable_id: str) -> Model:
-    # Shared: nobody deletes or changes the model while a task is bound to its present version.
-    model = find_model(connection, human_readable_id, lock="shared")
+def _usable_model(
+    connection: Connection, human_readable_id: str, *, lock: Literal["shared"] | None = None
+) -> Model:
+    model = find_model(connection, human_readable_id, lock=lock)
     if model is None:
         raise ProblemError(
             ProblemCode.MODEL_NOT_FOUND,
@@ -109,7 +110,8 @@ def _accept(here: Services, owner: Caller, fields: TaskFields, stored: StoredZip
     priority = fields.priority if owner.is_admin else min(fields.priority, 0)
 
     def create(connection: Connection) -> tuple[str, dict[str, Any]]:
-        model = _usable_model(connection, fields.model_human_readable_id)
+        # Nobody deletes or changes the model while a task is bound to its present version.
+        model = _usable_model(connection, fields.model_human_readable_id, lock="shared")
         return _add(connection, owner, model, stored, priority)
 
     fingerprint = fingerprint_of("task", fields.model_dump(), stored.facts.sha256)

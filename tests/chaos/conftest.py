@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.rig import remains
 from tests.rig.api import Api
-from tests.rig.fixtures import pytest_runtest_makereport, running_server
+from tests.rig.fixtures import admin, model, pytest_runtest_makereport, running_server, user
 from tests.rig.polling import eventually
 from tests.rig.server import Server
 
-__all__ = ["pytest_runtest_makereport"]
+__all__ = ["admin", "model", "pytest_runtest_makereport", "user"]
 
 SLOTS = 2
 
@@ -21,29 +21,6 @@ SLOTS = 2
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_server(tmp_path_factory.mktemp("chaos"), slots=SLOTS, DRAIN_SECONDS="1") as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def admin(server: Server) -> Api:
-    return server.admin
-
-
-@pytest.fixture(scope="session")
-def user(server: Server) -> Api:
-    return server.caller("user")
-
-
-@pytest.fixture(scope="session")
-def model(admin: Api) -> Callable[[str], str]:
-    """Gives the id under which a tiny model is registered, once per session."""
-    registered: dict[str, str] = {}
-
-    def registered_as(tiny_model: str) -> str:
-        if tiny_model not in registered:
-            registered[tiny_model] = admin.register(tiny_model)
-        return registered[tiny_model]
-
-    return registered_as
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +50,7 @@ def left_behind(server: Server) -> list[str]:
     spare = 0
     for consumer in server.consumers:
         place = server.state / "consumers" / consumer.environment["NODE_NAME"]
-        workspaces = [str(path) for path in place.glob("**/work/*")]
+        workspaces = [str(path) for path in place.rglob("work/*")]
         allowed = int(consumer.environment["CPU_SLOTS"]) if consumer.running else 0
         spare += min(allowed, len(workspaces))
         if len(workspaces) > allowed:

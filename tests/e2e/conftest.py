@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from tests.rig.api import Api
-from tests.rig.fixtures import pytest_runtest_makereport, running_server
+from tests.rig.fixtures import admin, model, pytest_runtest_makereport, running_server, user
 from tests.rig.registry import Registry
 from tests.rig.server import Server
 
-__all__ = ["pytest_runtest_makereport"]
+__all__ = ["admin", "model", "pytest_runtest_makereport", "user"]
 
 # Low enough that a test may pass it.
 MAX_INPUT_BYTES = 32 * 1024**2
@@ -28,32 +28,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def admin(server: Server) -> Api:
-    return server.admin
-
-
-@pytest.fixture(scope="session")
-def user(server: Server) -> Api:
-    return server.caller("user")
-
-
-@pytest.fixture(scope="session")
 def stranger(server: Server) -> Api:
     """A second user, who must see nothing of the first."""
     return server.caller("user")
-
-
-@pytest.fixture(scope="session")
-def model(admin: Api) -> Callable[[str], str]:
-    """Gives the id under which a tiny model is registered with ordinary settings, once per session."""
-    registered: dict[str, str] = {}
-
-    def registered_as(tiny_model: str) -> str:
-        if tiny_model not in registered:
-            registered[tiny_model] = admin.register(tiny_model)
-        return registered[tiny_model]
-
-    return registered_as
 
 
 @pytest.fixture(scope="session")

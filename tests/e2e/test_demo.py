@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.rig import remains
+from tests.rig.polling import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +40,11 @@ class Newcomer:
             ["make", "--no-print-directory", target],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
+
+    def is_heard(self) -> bool:
+        """Whether anybody listens on the port."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def curl(self, *arguments: str) -> str:
         key = (self.state / "admin.key").read_text().strip()
@@ -105,6 +112,19 @@ def test_a_taken_port_is_said_and_nothing_is_started(newcomer: Newcomer) -> None
 
 
 @pytest.mark.timeout(300)
+def test_services_end_with_a_killed_supervisor_and_the_demo_starts_them_again(newcomer: Newcomer) -> None:
+    # given
+    os.kill(int((newcomer.state / "run" / "supervisord.pid").read_text()), signal.SIGKILL)
+
+    # when
+    eventually(lambda: not newcomer.is_heard(), 60, "the services have ended")
+    done = newcomer.make("demo")
+
+    # then
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(300)
 def test_down_stops_the_server_and_keeps_its_data(newcomer: Newcomer) -> None:
     # given
     installation = (newcomer.state / "installation").read_text().strip()
@@ -114,7 +134,6 @@ def test_down_stops_the_server_and_keeps_its_data(newcomer: Newcomer) -> None:
 
     # then
     assert done.returncode == 0, done.stdout + done.stderr
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", newcomer.port)) != 0
+    assert not newcomer.is_heard()
     assert remains.all_but_contents(installation) == []
     assert (newcomer.state / "database.sqlite").exists()

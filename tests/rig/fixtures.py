@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.rig.api import Api
 from tests.rig.server import Server
 
 _RUNNING: list[Server] = []
@@ -40,3 +41,28 @@ def pytest_runtest_makereport(
         for server in _RUNNING:
             report.sections.extend(server.description())
     return report
+
+
+@pytest.fixture(scope="session")
+def admin(server: Server) -> Api:
+    """The first admin of the folder's ``server``."""
+    return server.admin
+
+
+@pytest.fixture(scope="session")
+def user(server: Server) -> Api:
+    """A user of its own."""
+    return server.caller("user")
+
+
+@pytest.fixture(scope="session")
+def model(admin: Api) -> Callable[[str], str]:
+    """Gives the id under which a tiny model is registered with ordinary settings, once per session."""
+    registered: dict[str, str] = {}
+
+    def registered_as(tiny_model: str) -> str:
+        if tiny_model not in registered:
+            registered[tiny_model] = admin.register(tiny_model)
+        return registered[tiny_model]
+
+    return registered_as

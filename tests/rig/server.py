@@ -109,7 +109,7 @@ class Server:
             except AssertionError as error:
                 left.append(str(error))
         left += remains.all_but_contents(self.installation)
-        left += [f"directory {path}" for path in self.state.glob("consumers/*/**/work/*")]
+        left += [f"directory {path}" for path in (self.state / "consumers").rglob("work/*")]
         remains.sweep(self.installation)
         subprocess.run(["rm", "-rf", "--", self.state / "consumers", self.state / "blobs"], check=True)
         return left

@@ -27,7 +27,7 @@ from inference_server_client.errors import (
     WaitTimeoutError,
 )
 from inference_server_client.problems import read_body
-from inference_server_client.results import BlobFacts, LogChunk, Page, Task, read_page
+from inference_server_client.results import LogChunk, Page, Task, read_page
 from inference_server_client.transport import Call, Transport, segment
 from inference_server_client.upload_body import UploadBody
 
@@ -218,20 +218,11 @@ class Tasks:
         task has no output, ``ApiError`` (``task_not_finished``) where it has not ended.
         """
         raise_unless_succeeded(task)
-        return self._download(task, "output", task.output, target, on_progress)
-
-    def download_input(self, task: Task, target: Path, *, on_progress: OnProgress | None = None) -> Path:
-        """Fetch the zip that the task was sent with into the file ``target``."""
-        return self._download(task, "input", task.input, target, on_progress)
-
-    def _download(
-        self, task: Task, what: str, facts: BlobFacts | None, target: Path, on_progress: OnProgress | None
-    ) -> Path:
-        if facts is None:
+        if task.output is None:
             raise NotFoundError(
-                f"The {what} of task {task.id} is gone.", code="data_expired", status=410, task_id=task.id
+                f"The output of task {task.id} is gone.", code="data_expired", status=410, task_id=task.id
             )
-        download(self._transport, _route(task.id, what), target, facts, on_progress)
+        download(self._transport, _route(task.id, "output"), target, task.output, on_progress)
         return target
 
 

@@ -15,7 +15,7 @@ from gunicorn.config import Config
 from contracts.problems import ProblemCode
 from serving import bodies
 from serving import wire as wire_room
-from serving.bodies import BodyStream, read_body, read_small_body
+from serving.bodies import read_body, read_small_body
 from serving.problems import ProblemError
 from serving.wire import WireParser, head_is_readable
 
@@ -232,19 +232,6 @@ def test_a_length_that_is_no_number_is_a_bad_request(length: str) -> None:
     with pytest.raises(ProblemError) as caught:
         read_body({"wsgi.input": io.BytesIO(), "CONTENT_LENGTH": length}, maximum_bytes=5)
     assert code_of(caught) is ProblemCode.BAD_REQUEST
-
-
-def test_a_body_reads_as_a_file() -> None:
-    # given
-    stream = BodyStream({"wsgi.input": io.BytesIO(b"abcdefgh"), "CONTENT_LENGTH": "8"}, maximum_bytes=8)
-
-    # when / then
-    assert stream.read(3) == b"abc"
-    buffer = bytearray(2)
-    assert stream.readinto(buffer) == 2
-    assert bytes(buffer) == b"de"
-    assert stream.read() == b"fgh"
-    assert stream.read(1) == b""
 
 
 @pytest.mark.parametrize(
