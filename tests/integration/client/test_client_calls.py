@@ -292,7 +292,8 @@ def test_following_tells_log_and_changes_and_ends_with_the_end(client: Client, s
     for event in client.follow(task.id):
         events.append(event)
         # Log and changes come by threads of their own, in either order; the task ends after both began.
-        if {type(seen) for seen in events} == {LogReceived, TaskChanged} and stub.only_task().state == "running":
+        both_began = {type(seen) for seen in events} == {LogReceived, TaskChanged}
+        if both_began and stub.only_task().state == "running":
             stub.succeed(stub.only_task(), {"a": b""}, log=b"two\n")
     assert b"".join(e.chunk.data for e in events if isinstance(e, LogReceived)) == b"one\ntwo\n"
     assert [e.task.state for e in events if isinstance(e, TaskChanged)] == ["running", "succeeded"]
