@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -21,7 +21,24 @@ class Settings:
     # Where the service listens. Loopback: only public_api, on the same machine, speaks to it.
     bind: str = "127.0.0.1:8081"
     database_url: str = "sqlite:///.state/database.sqlite"
+    # Takes the place of a password in database_url; never shown.
+    database_password: str = field(default="", repr=False)
+    # `directory`, or `s3` for any S3 store.
+    blob_store: str = "directory"
     blob_directory: Path = Path(".state/blobs")
+    s3_endpoint: str = "http://s3:8333"
+    s3_bucket: str = "inferenceserver"
+    s3_region: str = "us-east-1"
+    s3_access_key: str = field(default="", repr=False)
+    s3_secret_key: str = field(default="", repr=False)
+    # Where people reach the S3 store themselves; empty when they do not, and all bytes pass through here.
+    blob_public_url: str = ""
+    # The broker that tells consumers promptly of work: amqp://user@host:5672/vhost. Empty: none; consumers
+    # then wait at the claim route.
+    broker_url: str = ""
+    broker_password: str = field(default="", repr=False)
+    # How long the service waits at its start for a database or blob store that does not answer.
+    start_patience_seconds: float = 120.0
     # Holds admin.key and worker.key: made at first start, read at every other.
     key_directory: Path = Path(".state")
     # Threads of the one server process. Long polls sit in them, so there are many; they cost little.
@@ -39,6 +56,10 @@ class Settings:
     users_register_models: bool = False
     # A finished task's data is kept this long; 0 keeps it for ever.
     retention_seconds: float = 30 * 86400.0
+    # The same for each kind of data, where it is to differ; None follows retention_seconds.
+    input_retention_seconds: float | None = None
+    output_retention_seconds: float | None = None
+    log_retention_seconds: float | None = None
     # A task that found no worker for this long fails; 0 lets it wait for ever.
     queued_limit_seconds: float = 0.0
     # Where an uploaded input must still fit: below this much free space uploads are refused.
@@ -55,7 +76,18 @@ class Settings:
         settings = Settings(
             bind=read.text("PRIVATE_API_BIND", default.bind),
             database_url=read.text("DATABASE_URL", default.database_url),
+            database_password=read.secret("DATABASE_PASSWORD"),
+            blob_store=read.one_of("BLOB_STORE", ("directory", "s3"), default.blob_store),
             blob_directory=Path(read.text("BLOB_DIRECTORY", str(default.blob_directory))),
+            s3_endpoint=read.text("S3_ENDPOINT", default.s3_endpoint),
+            s3_bucket=read.text("S3_BUCKET", default.s3_bucket),
+            s3_region=read.text("S3_REGION", default.s3_region),
+            s3_access_key=read.secret("S3_ACCESS_KEY"),
+            s3_secret_key=read.secret("S3_SECRET_KEY"),
+            blob_public_url=read.text("BLOB_PUBLIC_URL", ""),
+            broker_url=read.text("BROKER_URL", ""),
+            broker_password=read.secret("BROKER_PASSWORD"),
+            start_patience_seconds=read.seconds("START_PATIENCE_SECONDS", default.start_patience_seconds),
             key_directory=Path(read.text("KEY_DIRECTORY", str(default.key_directory))),
             threads=read.whole("PRIVATE_API_THREADS", default.threads, least=4),
             held_requests=read.whole("PRIVATE_API_HELD_REQUESTS", default.held_requests, least=1),
@@ -66,6 +98,9 @@ class Settings:
             max_zip_entries=read.whole("MAX_ZIP_ENTRIES", default.max_zip_entries, least=1),
             users_register_models=read.flag("USERS_REGISTER_MODELS", default.users_register_models),
             retention_seconds=read.seconds("RETENTION_SECONDS", default.retention_seconds),
+            input_retention_seconds=read.optional_seconds("INPUT_RETENTION_SECONDS"),
+            output_retention_seconds=read.optional_seconds("OUTPUT_RETENTION_SECONDS"),
+            log_retention_seconds=read.optional_seconds("LOG_RETENTION_SECONDS"),
             queued_limit_seconds=read.seconds("QUEUED_LIMIT_SECONDS", default.queued_limit_seconds),
             min_free_bytes=read.whole("MIN_FREE_BYTES", default.min_free_bytes, least=0),
             crash_at=read.text("CRASH_AT", ""),
@@ -85,6 +120,24 @@ class _Reader:
 
     def text(self, name: str, default: str) -> str:
         return self._environment.get(name) or default
+
+    def secret(self, name: str) -> str:
+        """The variable itself, or the contents of the file that ``NAME_FILE`` names."""
+        file = self._environment.get(f"{name}_FILE")
+        if not file:
+            return self._environment.get(name) or ""
+        if self._environment.get(name):
+            raise SettingsError(f"{name} and {name}_FILE are both set; leave one out")
+        try:
+            return Path(file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{name}_FILE cannot be read: {error}") from error
+
+    def one_of(self, name: str, choices: tuple[str, ...], default: str) -> str:
+        chosen = self.text(name, default)
+        if chosen not in choices:
+            raise SettingsError(f"{name} must be {' or '.join(choices)}, not {chosen!r}")
+        return chosen
 
     def whole(self, name: str, default: int, *, least: int) -> int:
         given = self._environment.get(name)
@@ -109,6 +162,9 @@ class _Reader:
         if not 0 <= value < float("inf"):
             raise SettingsError(f"{name} must not be negative, nor infinite")
         return value
+
+    def optional_seconds(self, name: str) -> float | None:
+        return self.seconds(name, 0.0) if self._environment.get(name) else None
 
     def flag(self, name: str, default: bool) -> bool:  # noqa: FBT001 - The default is the second of two plain values.
         given = self._environment.get(name)

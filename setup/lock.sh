@@ -13,5 +13,9 @@ pin() { # pin FILE SOURCE…: the newest versions that fit Python 3.11 and later
 
 pin requirements/embedded.txt pyproject.toml --group embedded
 pin requirements/dev.txt pyproject.toml --group dev
+# What each service's image installs, and nothing besides.
+for service in private-api public-api consumer proxy client; do
+    pin "requirements/$service.txt" pyproject.toml --group "$service"
+done
 pin examples/digits/requirements.txt examples/digits/requirements.in
 pin examples/digits/requirements-train.txt examples/digits/requirements-train.in
