@@ -17,6 +17,7 @@ from setup import (
     example_images,
     machine,
     module_length,
+    part_images,
     ports,
     server,
 )
@@ -49,6 +50,7 @@ def run_tests(places: Places) -> None:
     client = engine.connect(host)
     try:
         base_image.ensure(client, places, this_machine, os.environ)
+        part_images.ensure(client, places, os.environ)
     finally:
         client.close()
     # The engine that was found, perhaps through a context, is the one that the tests must use.

@@ -1,0 +1,33 @@
+"""What every folder of tests may ask for: the real services, one of each for the whole session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.rig.parts import Part, start_postgres, start_rabbitmq, start_s3
+
+
+def _for_the_session(start: Callable[[], Part]) -> Iterator[Part]:
+    part = start()
+    yield part
+    part.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Part]:
+    """A PostgreSQL server that no test stops; each test makes a database of its own."""
+    yield from _for_the_session(start_postgres)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[Part]:
+    """A RabbitMQ broker that no test stops."""
+    yield from _for_the_session(start_rabbitmq)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Part]:
+    """An S3 store that no test stops; each test makes a bucket of its own."""
+    yield from _for_the_session(start_s3)
