@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from inference_server_client.address import DEFAULT_SERVER, check_key, parse_server_address
+from inference_server_client.dead_letters import DeadLetters
 from inference_server_client.following import Event, follow
 from inference_server_client.keys import Keys
 from inference_server_client.models import Models
@@ -28,7 +29,7 @@ from inference_server_client.unpacking import unpack
 
 
 class Client:
-    """One server, as one key sees it: ``tasks``, ``models`` and ``keys`` hold the calls."""
+    """One server, as one key sees it: ``tasks``, ``models``, ``keys`` and ``dead_letters`` hold the calls."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Client:
         self.tasks = Tasks(transport)
         self.models = Models(transport)
         self.keys = Keys(transport)
+        self.dead_letters = DeadLetters(transport)
 
     def __enter__(self) -> Self:
         return self

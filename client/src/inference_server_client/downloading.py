@@ -1,5 +1,7 @@
 """Fetches a zip into a file: goes on where a broken connection left off, and checks size and SHA-256.
 
+Where the server's operator lets people reach its store, the bytes come from there, else from the server.
+
 The task calls enter here with a route and the facts recorded for its bytes. The target appears only when
 every byte is there and right; until then a ``PartFile`` beside it holds what has come so far.
 """
@@ -13,7 +15,7 @@ from typing import BinaryIO
 
 import requests
 
-from inference_server_client.errors import AnswerError, InferenceServerError, IntegrityError
+from inference_server_client.errors import AnswerError, DirectWayError, InferenceServerError, IntegrityError
 from inference_server_client.part_file import PartFile
 from inference_server_client.results import BlobFacts
 from inference_server_client.retries import is_worth_repeating
@@ -31,12 +33,13 @@ def download(
     with PartFile(target, expected.sha256) as part_file:
         part = _Part(part_file.stream, expected, on_progress or (lambda _received: None))
         try:
-            found_before = part.resume()
-            _fetch(transport, route, part)
-            if not part.is_right() and found_before:
-                # An earlier run's remains may have been damaged by a crash; they get no second chance.
+            is_doubtful = part.resume()
+            is_doubtful |= _fetch(transport, route, part, redirectable=True)
+            if not part.is_right() and is_doubtful:
+                # An earlier run's remains may have been damaged by a crash, and something on the way to the
+                # store may have answered in its place; neither gets a second chance.
                 part.restart()
-                _fetch(transport, route, part)
+                _fetch(transport, route, part, redirectable=False)
             if not part.is_right():
                 raise IntegrityError(
                     "What was downloaded does not match its recorded SHA-256; nothing was kept."
@@ -47,17 +50,32 @@ def download(
         part_file.keep()
 
 
-def _fetch(transport: Transport, route: str, part: _Part) -> None:
+def _fetch(transport: Transport, route: str, part: _Part, *, redirectable: bool) -> bool:
+    """Fetch until every byte is there; whether any of them came around the server."""
+    came_around = False
+
+    def call() -> Call:
+        query = {"redirect": 1} if redirectable else {}
+        headers = part.range_headers()
+        return Call(method="GET", path=route, query=query, headers=headers, redirectable=redirectable)
+
+    def receive(response: requests.Response) -> None:
+        nonlocal came_around
+        came_around |= not response.url.startswith(transport.address.url)
+        part.receive(response)
+
     while part.received_bytes < part.expected.size_bytes:
         before = part.received_bytes
         try:
-            transport.perform(
-                lambda: Call(method="GET", path=route, headers=part.range_headers()), part.receive
-            )
+            transport.perform(call, receive)
+        except DirectWayError:
+            # What has come that way is kept, and the server goes on from there.
+            redirectable = False
         except InferenceServerError as error:
             # The attempts are counted per outage, not per download: whoever moves forward may go on.
             if part.received_bytes <= before or not is_worth_repeating(error):
                 raise
+    return came_around
 
 
 class _Part:

@@ -3,6 +3,7 @@
     InferenceServerError
     ├── ConfigurationError       server address, key or certificate cannot be used
     ├── InputError               what is to be sent is missing, empty or changed meanwhile
+    ├── DirectWayError           the way around the server did not work; never leaves this package
     ├── UnreachableError         no connection, or it broke and could not be mended in time
     ├── AnswerError              an answer came that is not this server's (a proxy's empty 200, a web page)
     ├── ApiError                 the server's problem+json: code, status, detail, retryable, task_id
@@ -35,6 +36,10 @@ class InferenceServerError(Exception):
 
 class ConfigurationError(InferenceServerError):
     """The server's address, the key or the certificate file cannot be used as given."""
+
+
+class DirectWayError(InferenceServerError):
+    """The store to which the server sent us did not give us the file; the server itself may."""
 
 
 class InputError(InferenceServerError):

@@ -1,4 +1,4 @@
-"""The calls about keys, for an admin: ``client.keys``."""
+"""The calls about keys: ``client.keys``. All but ``own`` are for an admin."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ class Keys:
         return Key.from_json(
             self._transport.json(Call(method="POST", path="/v1/keys", json=fields, creates=True))
         )
+
+    def own(self) -> Key:
+        """The key with which this is asked, whatever its role; never its secret."""
+        return Key.from_json(self._transport.json(Call(method="GET", path="/v1/keys/self")))
 
     def page(self, *, limit: int = 100, cursor: str | None = None) -> Page[Key]:
         """Up to ``limit`` (1..1000) keys from ``cursor`` on, without their secrets."""

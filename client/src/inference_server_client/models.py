@@ -37,6 +37,10 @@ class ModelSettings(TypedDict, total=False):
     log_bytes: int
     shm_bytes: int
     tmp_bytes: int
+    # How long the data of ended tasks is kept: 0 for ever, None as the server has it.
+    input_retention_seconds: float | None
+    output_retention_seconds: float | None
+    log_retention_seconds: float | None
 
 
 class Models:
@@ -108,6 +112,11 @@ class Models:
         if content is None:
             call = Call(method=method, path=path, json=dict(fields), creates=creates)
             return Model.from_json(self._transport.json(call))
+        if None in fields.values():
+            # A form can only leave a field out, which leaves it as it is.
+            raise InputError(
+                "The server's own time cannot be set together with content; do one after the other."
+            )
         texts = {name: _form_text(value) for name, value in fields.items()}
         with _opened(content) as stream:
             body = MultipartBody(texts, stream, on_progress=on_progress)

@@ -103,10 +103,10 @@ class Task:
             priority=_want(document, "priority", int) or 0,
             queue_position=_want(document, "queue_position", int),
             waiting_for=_want(document, "waiting_for", str),
-            created_at=_moment(document, "created_at"),
-            started_at=_moment(document, "started_at"),
-            finished_at=_moment(document, "finished_at"),
-            expires_at=_moment(document, "expires_at"),
+            created_at=moment_of(document, "created_at"),
+            started_at=moment_of(document, "started_at"),
+            finished_at=moment_of(document, "finished_at"),
+            expires_at=moment_of(document, "expires_at"),
             input=_part(document, "input", BlobFacts.from_json),
             output=_part(document, "output", BlobFacts.from_json),
             progress=_part(document, "progress", Progress.from_json),
@@ -150,8 +150,8 @@ class Model:
             content=_part(document, "content", BlobFacts.from_json),
             sandbox=_part(document, "sandbox", dict) or {},
             limits=_part(document, "limits", dict) or {},
-            created_at=_moment(document, "created_at"),
-            updated_at=_moment(document, "updated_at"),
+            created_at=moment_of(document, "created_at"),
+            updated_at=moment_of(document, "updated_at"),
             document=document,
         )
 
@@ -178,10 +178,10 @@ class Key:
             id=str(number) if isinstance(number, int) else _need(document, "id", str),
             name=_need(document, "name", str),
             role=_need(document, "role", str),
-            created_at=_moment(document, "created_at"),
-            expires_at=_moment(document, "expires_at"),
-            revoked_at=_moment(document, "revoked_at"),
-            last_used_at=_moment(document, "last_used_at"),
+            created_at=moment_of(document, "created_at"),
+            expires_at=moment_of(document, "expires_at"),
+            revoked_at=moment_of(document, "revoked_at"),
+            last_used_at=moment_of(document, "last_used_at"),
             secret=_want(document, "key", str),
             document=document,
         )
@@ -234,7 +234,8 @@ def _part(document: Json, name: str, read: Callable[[Json], T]) -> T | None:
     return read(value) if isinstance(value, Mapping) else None
 
 
-def _moment(document: Json, name: str) -> datetime | None:
+def moment_of(document: Json, name: str) -> datetime | None:
+    """The time that ``document`` states under ``name``, None where it states none that can be read."""
     text = document.get(name)
     try:
         return datetime.fromisoformat(text) if isinstance(text, str) else None

@@ -220,7 +220,7 @@ class Tasks:
         raise_unless_succeeded(task)
         if task.output is None:
             raise NotFoundError(
-                f"The output of task {task.id} is gone.", code="data_expired", status=410, task_id=task.id
+                f"The output of task {task.id} is gone.", code="output_expired", status=410, task_id=task.id
             )
         download(self._transport, _route(task.id, "output"), target, task.output, on_progress)
         return target

@@ -23,6 +23,7 @@ import requests
 import urllib3
 
 from inference_server_client.address import ServerAddress
+from inference_server_client.direct_way import fetch_directly
 from inference_server_client.errors import (
     AnswerError,
     ConfigurationError,
@@ -49,7 +50,10 @@ _LARGEST_JSON_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One request. ``wait_seconds``: how long the server may hold it; ``patient``: sit out long outages."""
+    """One request. ``wait_seconds``: how long the server may hold it; ``patient``: sit out long outages.
+
+    ``redirectable``: the server may send us to its store, which ``DirectWayError`` says did not work.
+    """
 
     method: str
     path: str
@@ -61,6 +65,8 @@ class Call:
     idempotency_key: str | None = None
     wait_seconds: float = 0.0
     patient: bool = False
+    # Whether the server may send us to its store for the answer.
+    redirectable: bool = False
 
 
 class Transport:
@@ -144,10 +150,17 @@ class Transport:
 
     @contextlib.contextmanager
     def _answer(self, call: Call, headers: Mapping[str, str]) -> Iterator[requests.Response]:
+        elsewhere = None
         with _translated_errors(self.address), self._send(call, headers) as response:
-            if response.status_code >= 300:
+            if call.redirectable and response.status_code == 307:
+                elsewhere = response.headers.get("Location", "")
+            elif response.status_code >= 300:
                 raise read_refusal(response)
-            yield response
+            else:
+                yield response
+        if elsewhere is not None:
+            with fetch_directly(self._direct_session(), elsewhere, headers, self.address) as direct:
+                yield direct
 
     def _send(self, call: Call, headers: Mapping[str, str]) -> requests.Response:
         sent = {"Accept": "application/json, application/problem+json", **headers}
@@ -184,6 +197,14 @@ class Transport:
             session.auth = self._authenticate
             self._local.session = session
             self._sessions.add(session)
+        return session
+
+    def _direct_session(self) -> requests.Session:
+        """A session without our key; the store's addresses carry their own right."""
+        session = requests.Session()
+        session.headers.update({"User-Agent": self._user_agent, "Accept-Encoding": "identity"})
+        session.auth = lambda request: request
+        session.verify = str(self._ca_cert) if self._ca_cert else True
         return session
 
     def _authenticate(self, request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -25,11 +25,12 @@ def client(stub: NativeApiStub) -> Iterator[Client]:
 
 
 @pytest.fixture
-def infer(stub: NativeApiStub) -> Callable[..., int]:
+def infer(stub: NativeApiStub, tmp_path: Path) -> Callable[..., int]:
     """Runs the command in this process against the stub; returns the exit status."""
+    usual = {"INFER_SERVER": stub.url, "INFER_KEY": KEY, "INFER_CONFIG_DIR": str(tmp_path / "config")}
 
     def run(*arguments: str | Path, **environment: str) -> int:
-        return main([str(a) for a in arguments], {"INFER_SERVER": stub.url, "INFER_KEY": KEY, **environment})
+        return main([str(a) for a in arguments], usual | environment)
 
     return run
 

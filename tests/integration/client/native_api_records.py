@@ -40,7 +40,7 @@ class Fault:
     """What to do ``times`` times instead of a true answer to requests whose "METHOD /path" fits."""
 
     pattern: str
-    kind: str  # drop, early, drop_after, empty_200, html_200, cut, corrupt, or a status
+    kind: str  # drop, stall, early, drop_after, empty_200, html_200, cut, corrupt, or a status
     times: int = 1
     cut_at: int = 0
     headers: dict[str, str] = field(default_factory=dict)

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -20,17 +21,20 @@ from native_api_records import ENDED, KEY, Fault, Request, StubTask, facts_of, z
 
 
 class NativeApiStub:
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.changed = threading.Condition()
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.tasks: dict[str, StubTask] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.keys: list[dict[str, Any]] = []
+        self.dead_letters: list[dict[str, Any]] = []
         self.replies: dict[str, tuple[int, dict[str, Any]]] = {}
         self.on_submit: Callable[[StubTask], None] = lambda task: self.succeed(task, {"out.txt": b"done\n"})
         self.on_cancel: Callable[[StubTask], None] = lambda task: self.update(task, state="canceled")
         self.keep_bodies = True
+        # Set when a request is left unread, and when its sender need no longer be held.
+        self.stalled, self.closing = threading.Event(), threading.Event()
         self.hold_answers = True
         self.add_model("echo")
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
@@ -38,12 +42,16 @@ class NativeApiStub:
         self._server.stub = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+            self.url = f"https://localhost:{self._server.server_port}"
 
     def __enter__(self) -> NativeApiStub:
         self._thread.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
@@ -101,6 +109,10 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         fault = self._next_fault(f"{self.command} {parts.path}")
         if fault and fault.kind == "drop":
+            return self._hang_up()
+        if fault and fault.kind == "stall":
+            self.stub.stalled.set()
+            self.stub.closing.wait(60)
             return self._hang_up()
         if fault and fault.kind == "early":
             self.close_connection = True
@@ -205,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
         key = request.headers.get("Idempotency-Key")
         if key and key in self.stub.replies:
             return self._json(*self.stub.replies[key])
-        return getattr(self, f"_{segments[0]}", self._nothing)(request, segments[1:])
+        return getattr(self, f"_{segments[0].replace('-', '_')}", self._nothing)(request, segments[1:])
 
     def _nothing(self, _request: Request, _segments: list[str]) -> None:
         self._problem(404, "not_found")
@@ -333,7 +345,18 @@ class _Handler(BaseHTTPRequestHandler):
             }
             self.stub.keys.append(key)
             return self._created(request, 201, {**key, "key": "s3cret"})
+        if segments == ["self"]:
+            own = {"id": "own", "name": "anna", "role": "user", "created_at": "2026-11-21T08:00:00Z"}
+            return self._json(200, own | {"expires_at": None, "last_used_at": None, "revoked_at": None})
         if request.method == "GET":
             return self._list(self.stub.keys, request)
         self.stub.keys = [key for key in self.stub.keys if str(key["id"]) != segments[0]]
         return self._send(204, b"", {})
+
+    def _dead_letters(self, request: Request, _segments: list[str]) -> None:
+        letters = self.stub.dead_letters
+        if request.method == "GET":
+            shown = letters[: int(request.query["limit"])]
+            return self._json(200, {"dead_letters": shown, "count": len(letters)})
+        self.stub.dead_letters = []
+        return self._json(200, {"removed": len(letters)})

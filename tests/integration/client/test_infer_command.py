@@ -269,7 +269,7 @@ def test_a_new_key_is_printed_once_or_kept_in_a_file(
 
 def test_every_command_has_help_with_an_example(infer: Infer, capsys):
     commands = ["run", "submit", "status", "logs", "output", "cancel", "retry", "list", "delete"]
-    commands += ["models", "keys"]
+    commands += ["models", "keys", "admin", "admin dead-letters", "login", "logout", "whoami"]
     commands += [f"models {name}" for name in ["add", "list", "show", "update", "rm"]]
     commands += [f"keys {name}" for name in ["add", "list", "revoke"]]
     for command in commands:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -13,12 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from native_api_records import KEY
+from native_api_records import KEY, Fault
 from native_api_stub import NativeApiStub
 
 CLIENT_SOURCE = str(Path(__file__).parents[3] / "client" / "src")
 # What the shell of whoever runs the tests has set must not decide what they see.
-SHELL = {"PATH": os.environ["PATH"], "PYTHONPATH": CLIENT_SOURCE, "INFER_KEY": KEY, "TERM": "xterm"}
+SHELL = {
+    "PATH": os.environ["PATH"], "PYTHONPATH": CLIENT_SOURCE, "INFER_KEY": KEY, "TERM": "xterm",
+    "INFER_CONFIG_DIR": "/nonexistent",
+}  # fmt: skip
 
 # A background shell has its children ignore interrupts; `infer` must hear them here all the same.
 INFER = ["env", "--default-signal=INT", sys.executable, "-m", "inference_server_client"]
@@ -190,3 +194,48 @@ def test_a_big_upload_and_download_take_little_memory(stub: NativeApiStub, tmp_p
     assert int(done.stdout) < 100 * 1024
     assert stub.seen("POST", "/v1/tasks")[0].body_bytes > 256 << 20
     assert (tmp_path / "out" / "big.bin").stat().st_size == 128 << 20
+
+
+def test_ctrl_c_during_an_upload_ends_it_and_leaves_nothing_behind(
+    stub: NativeApiStub, pictures: Path, tmp_path: Path
+):
+    # Given a server that takes the head of an upload and then nothing more
+    (pictures / "large.png").write_bytes(os.urandom(16 << 20))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    stub.faults.append(Fault("POST /v1/tasks", "stall"))
+    process = subprocess.Popen(
+        [*INFER, "submit", "echo", pictures],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**SHELL, "INFER_SERVER": stub.url, "TMPDIR": str(scratch)},
+    )  # fmt: skip
+    try:
+        assert stub.stalled.wait(20)
+        assert list(scratch.iterdir()) != []
+        # When it is interrupted
+        process.send_signal(signal.SIGINT)
+        out, shown = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    # Then it ends at once, without a second attempt, and its packed files are gone
+    assert process.returncode == 130
+    assert (out, shown.strip().splitlines()[-1]) == ("", "Interrupted while sending; no task was started.")
+    assert "Traceback" not in shown
+    assert list(scratch.iterdir()) == []
+    assert stub.tasks == {}
+
+
+def test_login_asks_for_server_and_key_and_shows_no_key(
+    terminal, stub: NativeApiStub, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setitem(SHELL, "INFER_CONFIG_DIR", str(tmp_path))
+    monkeypatch.delitem(SHELL, "INFER_KEY")
+    session = terminal("login")
+    session.until(f"Server [{stub.url}]")
+    session.type("\n")
+    session.until("Key (not shown)")
+    session.type(f"{KEY}\n")
+    assert session.ended() == 0, session.shown
+    assert KEY not in session.shown
+    kept = json.loads((tmp_path / "login.json").read_text())
+    assert kept == {"server": stub.url, "key": KEY, "ca_cert": None}

@@ -13,7 +13,7 @@ from importlib import metadata
 
 import click
 
-from inference_server_client.cli import keys, models, output, run, tasks
+from inference_server_client.cli import admin, keys, login, models, output, run, tasks
 from inference_server_client.cli.exit_codes import (
     EXIT_CODES_HELP,
     ExitCode,
@@ -35,12 +35,13 @@ def _version() -> str:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=f"""\b
 Examples:
-  export INFER_SERVER=https://inference.example.org INFER_KEY_FILE=~/infer.key
+  infer login https://inference.example.org
   infer models list
   infer run digits pictures/ -o results/
 \b
 Environment: INFER_SERVER (or INFERENCE_SERVER_URL), INFER_KEY,
-INFER_KEY_FILE, INFER_CA_CERT, NO_COLOR. A key is never given as an
+INFER_KEY_FILE, INFER_CA_CERT, INFER_CONFIG_DIR, NO_COLOR; all win
+over what infer login kept. A key is never given as an
 option, where other users of the machine would see it;
 https://user:KEY@host/ in INFER_SERVER works too.
 
@@ -55,6 +56,7 @@ def infer() -> None:
 for _command in (
     run.run, tasks.submit, tasks.status, tasks.logs, output.output, tasks.cancel, tasks.retry,
     tasks.list_tasks, tasks.delete, models.models, keys.keys,
+    login.login, login.logout, login.whoami, admin.admin,
 ):  # fmt: skip
     infer.add_command(_command)
 

@@ -98,7 +98,7 @@ def sentence_of(error: BaseException) -> str:
 
 def _advice(error: BaseException) -> str:
     if isinstance(error, KeyRefusedError) and error.status == 401:
-        return " Give a valid key with --key-file or INFER_KEY."
+        return " Give a valid key: infer login, --key-file or INFER_KEY."
     if isinstance(error, KeyRefusedError):
         return " Another key may have the right; give it with --key-file or INFER_KEY."
     if isinstance(error, TaskFailedError):

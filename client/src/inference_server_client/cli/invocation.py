@@ -21,9 +21,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from inference_server_client.address import DEFAULT_SERVER, parse_server_address, read_key_file
+from inference_server_client.address import DEFAULT_SERVER
+from inference_server_client.cli.connection import Connection, choose, login_path
 from inference_server_client.client import Client
 from inference_server_client.errors import InferenceServerError
+from inference_server_client.login_file import Login, read_login
 from inference_server_client.quantities import parse_duration, parse_size
 from inference_server_client.retries import RetryPolicy
 from inference_server_client.terminal_text import sanitise
@@ -48,34 +50,38 @@ class Invocation:
     def __post_init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
-    def client(self) -> Client:
-        """The client that flags and environment describe; flags win."""
-        url = (
-            self.server
-            or self.environment.get("INFER_SERVER")
-            or self.environment.get("INFERENCE_SERVER_URL")
+    @property
+    def login_path(self) -> Path:
+        """Where a login is kept."""
+        return login_path(self.environment)
+
+    def login(self) -> Login | None:
+        """What ``infer login`` kept."""
+        return read_login(self.login_path)
+
+    def connection(self) -> Connection:
+        """What options, environment and login describe, in this order."""
+        return choose(
+            self.environment, self.login(), server=self.server, key_file=self.key_file, ca_cert=self.ca_cert
         )
-        address = parse_server_address(url or DEFAULT_SERVER)
-        key = self._key(address.key)
-        if key and not address.encrypted and not address.loopback:
+
+    def client(self) -> Client:
+        """The client for ``connection``."""
+        return self.connect(self.connection())
+
+    def connect(self, connection: Connection) -> Client:
+        """A client, closed when the command has ended."""
+        address = connection.address
+        if connection.key and not address.encrypted and not address.loopback:
             self.say(
                 f"Warning: the key travels to {address.url} without encryption; use https where you can."
             )
-        ca_cert = self.ca_cert or self.environment.get("INFER_CA_CERT") or None
         retry = RetryPolicy() if self.retries is None else RetryPolicy(attempts=self.retries + 1)
-        client = Client(address.url, key, ca_cert=ca_cert, retry=retry, on_retry=self._say_retry)
+        client = Client(
+            address.url, connection.key, ca_cert=connection.ca_cert, retry=retry, on_retry=self._say_retry
+        )
         self.at_end.callback(client.close)
         return client
-
-    def _key(self, key_in_address: str | None) -> str | None:
-        if self.key_file is not None:
-            return read_key_file(self.key_file)
-        if key_in_address is not None:
-            return key_in_address
-        if key := self.environment.get("INFER_KEY"):
-            return key
-        key_file = self.environment.get("INFER_KEY_FILE")
-        return read_key_file(Path(key_file)) if key_file else None
 
     def _say_retry(self, error: InferenceServerError, delay_seconds: float) -> None:
         # The first, short delays mend most things; people need not hear of them.

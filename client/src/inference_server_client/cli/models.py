@@ -26,6 +26,22 @@ from inference_server_client.results import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class _KeepTime(click.ParamType[float | str]):
+    """For how long data of ended tasks is kept: a duration, ``forever`` (0), or the server's ``default``."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        if value == _SERVERS_OWN:
+            return _SERVERS_OWN
+        return 0.0 if value == "forever" else cast(float, DURATION.convert(value, param, ctx))
+
+
+_SERVERS_OWN = "default"
+KEEP = _KeepTime()
+_RETENTION = ("input_retention_seconds", "output_retention_seconds", "log_retention_seconds")
+
 # Each option's name is that of the server's field, so that settings pass through without a table.
 _SETTINGS = [
     click.option("--description", help="A sentence on what the model does."),
@@ -57,6 +73,14 @@ _SETTINGS = [
     click.option("--input-mountpoint", metavar="PATH", help="Where it reads its input [/input]."),
     click.option("--output-mountpoint", metavar="PATH", help="Where it writes its output [/output]."),
     click.option("--model-mountpoint", metavar="PATH", help="Where it reads its static content [/model]."),
+    click.option("--keep-input", "input_retention_seconds", type=KEEP, help="How long inputs are kept."),
+    click.option(
+        "--keep-output",
+        "output_retention_seconds",
+        type=KEEP,
+        help="How long outputs are kept: 30d, forever, or default for the server's own time.",
+    ),
+    click.option("--keep-log", "log_retention_seconds", type=KEEP, help="How long logs are kept."),
     click.option("--enable/--disable", "enabled", default=None, help="Whether it takes tasks [it does]."),
 ]
 _CONTENT = click.option(
@@ -121,6 +145,7 @@ def add(
 Examples:
   infer models update digits --image digits:3
   infer models update digits --content weights/ --time 1h
+  infer models update digits --keep-input 1d --keep-output 30d --keep-log default
   infer models update digits --disable"""
 )
 @_MODEL
@@ -196,7 +221,8 @@ def rm(invocation: Invocation, *, model_id: str) -> None:
 
 
 def _given(options: dict[str, Any]) -> ModelSettings:
-    return cast(ModelSettings, {name: value for name, value in options.items() if value is not None})
+    given = {name: value for name, value in options.items() if value is not None}
+    return cast(ModelSettings, given | {name: None for name in _RETENTION if given.get(name) == _SERVERS_OWN})
 
 
 @contextlib.contextmanager
@@ -229,10 +255,18 @@ def _model_facts(model: Model) -> str:
             ("gpu", "yes" if model.use_gpu else "no"),
             ("pull", model.pull_policy),
             ("content", content and f"{format_size(content.size_bytes)}, sha256 {content.sha256}"),
+            *((f"keeps {name.split('_')[0]}", _kept(model.document.get(name))) for name in _RETENTION),
             ("sandbox", ", ".join(f"{name} {_plain(value)}" for name, value in model.sandbox.items())),
             *limits,
         ]
     )
+
+
+def _kept(seconds: object) -> str:
+    """For how long, as the option says it; nothing where the server's own time counts."""
+    if not isinstance(seconds, int | float):
+        return ""
+    return format_duration(seconds) if seconds else "forever"
 
 
 def _plain(value: object) -> str:
