@@ -40,8 +40,10 @@ account_autocreate = true
 allow_account_management = true
 object_chunk_size = {_CHUNK}
 client_chunk_size = {_CHUNK}
-# The only copy is on the other end of a loopback connection: no error there is a reason to shun it.
+# The only copy is on the other end of a loopback connection: no error there, a full disk's least of all, is a
+# reason to shun it.
 error_suppression_limit = 1000000
+error_suppression_interval = 0
 node_timeout = 60
 recoverable_node_timeout = 60
 
@@ -96,7 +98,7 @@ def storage_server(kind: str) -> str:
 bind_ip = 127.0.0.1
 bind_port = {_SERVERS[kind]}
 workers = 1
-devices = /data
+devices = /data/devices
 mount_check = false
 swift_dir = /etc/swift
 user = service

@@ -26,7 +26,7 @@ def main() -> None:
     given = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:] if "=" in word)
     port, keys = int(given.get("s3.port", "8333")), Path(given.get("s3.config", "/run/secrets/s3.json"))
     RUN.mkdir(exist_ok=True)
-    (DATA / "disk").mkdir(exist_ok=True)
+    (DATA / "devices" / "disk").mkdir(parents=True, exist_ok=True)
     (RUN / "swift.conf").write_text(_cluster(DATA / "swift.conf"))
     (RUN / "proxy.conf").write_text(configuration.proxy_server(port, read_keys(keys)))
     for kind in ("object", "container", "account"):

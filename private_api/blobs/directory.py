@@ -34,13 +34,14 @@ class DirectoryBlobStore:
         self._min_free_bytes = min_free_bytes
         self._unfinished.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def begin(self) -> DirectoryBlobWriter:
-        """Start an upload; raises ``BlobStoreFullError`` when the disk is nearly full already."""
-        self._check_room()
-        return DirectoryBlobWriter(self._root, self._unfinished / secrets.token_hex(16), self._check_room)
+    def begin(self, key: str, *, declared_bytes: int | None) -> DirectoryBlobWriter:
+        """Start an upload; raises ``BlobStoreFullError`` when what is declared would not fit on the disk."""
+        self._check_room(declared_bytes or 0)
+        temporary = self._unfinished / secrets.token_hex(16)
+        return DirectoryBlobWriter(self._root / key, temporary, self._check_room)
 
-    def _check_room(self) -> None:
-        if shutil.disk_usage(self._root).free < self._min_free_bytes:
+    def _check_room(self, for_bytes: int = 0) -> None:
+        if shutil.disk_usage(self._root).free - for_bytes < self._min_free_bytes:
             raise BlobStoreFullError("The server's disk is nearly full.")
 
     def open(self, key: str) -> BinaryIO:
@@ -49,6 +50,10 @@ class DirectoryBlobStore:
             return (self._root / key).open("rb")
         except FileNotFoundError as error:
             raise BlobMissingError(key) from error
+
+    def direct_url(self, key: str, *, filename: str) -> str | None:  # noqa: ARG002 - Nobody reaches the disk.
+        """None: a directory has no address."""
+        return None
 
     def delete(self, key: str) -> None:
         """Remove the blob; fine if it is gone already."""
@@ -79,9 +84,9 @@ class DirectoryBlobStore:
 class DirectoryBlobWriter:
     """An upload into a nameless file, renamed to its key when it is complete."""
 
-    def __init__(self, root: Path, temporary: Path, check_room: Callable[[], None]) -> None:
+    def __init__(self, target: Path, temporary: Path, check_room: Callable[[], None]) -> None:
         self._check_room = check_room
-        self._root = root
+        self._target = target
         self._temporary = temporary
         self._file = temporary.open("xb", buffering=0)
         # The kernel lets go of it when the process dies, however it dies; the sweeper asks for that.
@@ -107,9 +112,9 @@ class DirectoryBlobWriter:
             # The database lives on this disk too, perhaps; one long upload must not leave it without room.
             self._check_room()
 
-    def finish(self, key: str) -> BlobFacts:
-        """Make the blob appear under ``key``; it survives a power cut from here on."""
-        target = self._root / key
+    def finish(self) -> BlobFacts:
+        """Make the blob appear under its key; it survives a power cut from here on."""
+        target = self._target
         target.parent.mkdir(exist_ok=True, mode=0o700)
         try:
             os.fdatasync(self._file.fileno())
