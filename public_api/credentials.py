@@ -38,15 +38,20 @@ def _is_cross_site(environ: dict[str, Any]) -> bool:
     if environ.get("HTTP_SEC_FETCH_SITE", "").strip().lower() == "cross-site":
         return True
     origin = environ.get("HTTP_ORIGIN")
-    return origin is not None and not _is_own_origin(origin.strip(), environ.get("HTTP_HOST", ""))
+    if origin is None:
+        return False
+    # The scheme is known to be HTTPS only where a trusted proxy said so; without one it may be, unseen.
+    schemes = {"https"} if environ.get("wsgi.url_scheme") == "https" else set(_DEFAULT_PORTS)
+    return not _is_own_origin(origin.strip(), environ.get("HTTP_HOST", ""), schemes)
 
 
-def _is_own_origin(origin: str, host: str) -> bool:
+def _is_own_origin(origin: str, host: str, schemes: set[str]) -> bool:
     try:
         theirs, ours = urlsplit(origin), urlsplit(f"//{host}")
         default = _DEFAULT_PORTS.get(theirs.scheme)
         return (
             default is not None
+            and theirs.scheme in schemes
             and theirs.hostname is not None
             and (theirs.hostname, theirs.port or default) == (ours.hostname, ours.port or default)
         )
