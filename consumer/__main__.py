@@ -12,26 +12,47 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections import Counter
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from consumer.bootstrap import build_station, slot_directory
+from serving.metrics_directory import use_fresh_directory
+
+if __name__ == "__main__" and os.environ.get("METRICS_BIND") and not {"--slot", "--check"} & set(sys.argv):
+    # The parent makes it for all slots, before any import below brings prometheus_client along.
+    use_fresh_directory()
+
+from consumer.bootstrap import (
+    build_room,
+    build_station,
+    host_paths,
+    reach_engine,
+    settled,
+    slot_directory,
+)
+from consumer.metrics import serve_metrics
 from consumer.node.engine_check import check_engine
+from consumer.node.room import Room
 from consumer.node.settings import Settings
 from consumer.node.slots import Slot, slots_of_machine
 from consumer.outside.docker_engine import DockerEngine
 from consumer.outside.errors import ConsumerError, SettingsError
 from consumer.outside.labels import Owner
 from consumer.slot.cleaning import remove_other_slots
+from consumer.slot.sources import source_of
 from consumer.slot.worker import SlotWorker
-from consumer.supervisor import supervise
+from consumer.supervisor import start_process, supervise
 from serving.logs import configure_logging
 
 _log = logging.getLogger("consumer")
 
 WRONG_SETTING, UNFIT_ENGINE = 2, 3
+# Between two looks at what nobody uses any more.
+_TIDY_SECONDS = 60.0
 
 
 def main(arguments: list[str]) -> int:
@@ -44,10 +65,12 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     try:
         settings = Settings.from_environment(os.environ)
-        settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_directory(settings)
         if chosen.check:
             return _check(settings)
-        configure_logging("consumer")
+        configure_logging("consumer", node=settings.node, **({"slot": chosen.slot} if chosen.slot else {}))
+        # The first process of a container is sent nothing that it has no handler for: not even a SIGTERM.
+        signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(128 + signal.SIGTERM))
         if chosen.slot:
             return _run_slot(settings, Slot(name=chosen.slot, gpu=chosen.gpu), supervised=chosen.supervised)
         return _run_parent(settings)
@@ -59,8 +82,20 @@ def main(arguments: list[str]) -> int:
         return UNFIT_ENGINE
 
 
+def _make_directory(settings: Settings) -> None:
+    try:
+        settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SettingsError(
+            f"CONSUMER_DIRECTORY: {settings.directory} cannot be made ({error.strerror}); in a container, "
+            "mount a named volume there."
+        ) from error
+
+
 def _check(settings: Settings) -> int:
-    facts = check_engine(DockerEngine(settings.docker_host), settings.directory, _parent_owner(settings))
+    engine = DockerEngine(settings.docker_host)
+    settings = Settings.from_environment(settled(os.environ, engine))
+    facts = check_engine(engine, host_paths(settings), _parent_owner(settings))
     api = ".".join(map(str, facts.api_version))
     print(f"The container engine can be used: version {facts.version}, API {api}, {facts.architecture}.")
     return 0
@@ -70,17 +105,50 @@ def _run_parent(settings: Settings) -> int:
     slots = slots_of_machine(settings.cpu_slots, settings.gpus)
     if not slots:
         raise SettingsError("CPU_SLOTS is 0 and GPUS names none: there would be nothing to run tasks on.")
-    engine = DockerEngine(settings.docker_host)
-    check_engine(engine, settings.directory, _parent_owner(settings))
+    engine = reach_engine(settings)
+    # The slots' processes are told, so that all are of one mind.
+    environment = settled(os.environ, engine)
+    settings = Settings.from_environment(environment)
+    configure_logging("consumer", node=settings.node)
+    check_engine(engine, host_paths(settings), _parent_owner(settings))
     remove_other_slots(engine, _parent_owner(settings), settings.directory / "slots", {s.name for s in slots})
     _log.info("starting", extra={"action": "consumer_began", "slots": [slot.name for slot in slots]})
-    supervise(slots, settings.drain_seconds)
+    _show_metrics(settings, slots)
+    room = build_room(settings, engine)
+    threading.Thread(target=_keep_tidy, args=(room,), name="tidy", daemon=True).start()
+    supervise(slots, settings.drain_seconds, partial(start_process, environment=environment))
     return 0
+
+
+def _show_metrics(settings: Settings, slots: list[Slot]) -> None:
+    if settings.metrics_bind is None:
+        return
+    host, port = settings.metrics_bind
+    try:
+        serve_metrics(host, port, settings.directory, Counter(slot.kind for slot in slots))
+    except OSError as error:
+        raise SettingsError(
+            f"METRICS_BIND: nothing can listen at {host}:{port} ({error.strerror})."
+        ) from error
+
+
+def _keep_tidy(room: Room) -> None:
+    """Have the node's caches looked at once a minute; without an end."""
+    while True:
+        try:
+            room.tidy()
+        except (ConsumerError, OSError) as error:
+            _log.warning("tidying failed: %s", error, extra={"action": "tidying_failed"})
+        except Exception:  # noqa: BLE001 - The thread must live: without it the disk would fill up.
+            _log.exception("tidying failed unexpectedly", extra={"action": "tidying_failed"})
+        time.sleep(_TIDY_SECONDS)
 
 
 def _run_slot(settings: Settings, slot: Slot, *, supervised: bool) -> int:
     if supervised:
         threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    else:
+        settings = Settings.from_environment(settled(os.environ, DockerEngine(settings.docker_host)))
     station = build_station(settings, slot)
     # An earlier life that is still ending must be gone before this one adopts what it leaves.
     lock = FileLock(slot_directory(settings, slot) / "lock")
@@ -89,7 +157,7 @@ def _run_slot(settings: Settings, slot: Slot, *, supervised: bool) -> int:
     if not lock.is_locked:
         _log.warning("another process has this slot", extra={"action": "slot_waits", "slot": slot.name})
     with lock:
-        worker = SlotWorker(station)
+        worker = SlotWorker(station, source_of(station))
 
         def drain(_signal: int, _frame: FrameType | None) -> None:
             # Not in the handler itself: it interrupts whatever the main thread holds.

@@ -5,35 +5,46 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 from consumer.node.contents import Contents
 from consumer.node.holder import Holder
 from consumer.node.network import ModelNetwork
+from consumer.node.pulled_images import PulledImages
 from consumer.node.record import RecordFile
+from consumer.node.residence import HostPaths, find_on_host
+from consumer.node.room import Room
 from consumer.node.settings import Settings
 from consumer.node.slots import Slot
 from consumer.node.station import Station
 from consumer.node.workspace import Workspaces
+from consumer.outside.calls import Calls
 from consumer.outside.docker_engine import DockerEngine
 from consumer.outside.engine import Engine
-from consumer.outside.errors import SettingsError
+from consumer.outside.errors import EngineAwayError, SettingsError
 from consumer.outside.labels import Owner
 from consumer.outside.server import Server
 
+_log = logging.getLogger(__name__)
+
+# How often a node says for what it waits, and how often it looks.
+_SAY_SECONDS, _LOOK_SECONDS = 15.0, 0.5
 # The private API makes the key file at its first start, perhaps a moment after us.
 _KEY_PATIENCE_SECONDS = 60.0
 
 
 def build_station(
-    settings: Settings, slot: Slot, *, engine: Engine | None = None, server: Server | None = None
+    settings: Settings, slot: Slot, *, engine: Engine | None = None, server: Calls | None = None
 ) -> Station:
     """All that a slot works with."""
     owner = Owner(installation=settings.installation, node=settings.node, slot=slot.name)
     engine = engine or DockerEngine(settings.docker_host)
     directory = slot_directory(settings, slot)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    room = build_room(settings, engine)
     return Station(
         settings=settings,
         slot=slot,
@@ -42,10 +53,66 @@ def build_station(
         server=server or Server(settings.private_api_url, read_key(settings.worker_key_file)),
         holder=Holder(engine, owner),
         network=ModelNetwork(engine, owner),
-        workspaces=Workspaces(engine, directory / "work", owner),
-        contents=Contents(engine, settings.directory / "contents", owner),
+        workspaces=Workspaces(engine, directory / "work", owner, host_paths(settings)),
+        contents=room.contents,
+        images=room.images,
+        room=room,
         record=RecordFile(directory / "attempt.json"),
     )
+
+
+def build_room(settings: Settings, engine: Engine) -> Room:
+    """The disks of the node, with what is cached there."""
+    # What the slots share bears no slot's name.
+    owner = Owner(installation=settings.installation, node=settings.node, slot="")
+    places = host_paths(settings)
+    contents = Contents(engine, settings.directory / "contents", owner, places)
+    images = PulledImages(engine, settings.directory / "images")
+    return Room(settings, engine, places, contents, images)
+
+
+def reach_engine(settings: Settings) -> DockerEngine:
+    """The engine, once it answers; raises ``EngineAwayError`` when that takes longer than allowed."""
+    began = time.monotonic()
+    say_at = began
+    while True:
+        try:
+            return DockerEngine(settings.docker_host)
+        except EngineAwayError as error:
+            now = time.monotonic()
+            waited = now - began
+            if waited >= settings.start_patience_seconds:
+                raise EngineAwayError(
+                    f"No container engine answered within {waited:.0f} s: start it, or name another with "
+                    f"DOCKER_HOST ({error})."
+                ) from error
+            if now >= say_at:
+                said = {"action": "engine_awaited"}
+                _log.warning("waiting for the container engine (%.0f s): %s", waited, error, extra=said)
+                say_at = now + _SAY_SECONDS
+            time.sleep(_LOOK_SECONDS)
+
+
+def settled(environment: Mapping[str, str], engine: Engine) -> dict[str, str]:
+    """``environment`` with all that follows from where we live: in a container or not.
+
+    In one, the defaults of INSTALLATION and NODE_NAME would change with each container, or be the same for
+    two. Raises ``SettingsError`` and ``EngineError``.
+    """
+    settings = Settings.from_environment(environment)
+    given = {name: value for name, value in environment.items() if value.strip()}
+    if settings.host_directory is None:
+        on_host = find_on_host(engine, settings.directory)
+        if on_host == PurePosixPath(settings.directory):
+            return given
+        given["CONSUMER_HOST_DIRECTORY"] = str(on_host)
+    return {"NODE_NAME": engine.host().name} | given
+
+
+def host_paths(settings: Settings) -> HostPaths:
+    """What the engine calls the paths in our directory."""
+    on_host = settings.host_directory or PurePosixPath(settings.directory)
+    return HostPaths(ours=settings.directory, on_host=on_host)
 
 
 def slot_directory(settings: Settings, slot: Slot) -> Path:

@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from threading import Event
 from types import FrameType
 
 from consumer.node.slots import Slot
 from consumer.outside.backoff import delays
+from serving.metrics import forget_process
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Child:
                 self._pauses = delays(0.2, 10.0)
             said = {"action": "slot_died", "slot": self._slot.name}
             _log.warning("slot ended with %s", self._process.returncode, extra=said)
+            forget_process(self._process.pid)
             self._process = None
             self._not_before = now + next(self._pauses)
         if self._process is None and now >= self._not_before:
@@ -70,16 +72,16 @@ class Child:
             self._process.wait()
 
 
-def start_process(slot: Slot) -> subprocess.Popen[bytes]:
-    """A child process for ``slot``, which inherits our environment and log."""
+def start_process(slot: Slot, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A child process for ``slot`` with this environment, which inherits our log."""
     command = [sys.executable, "-m", "consumer", "--slot", slot.name, "--supervised"]
     if slot.gpu:
         command += ["--gpu", slot.gpu]
     # A session of its own: Ctrl-C in a terminal reaches the parent only, which passes it on in order.
-    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=dict(environment), start_new_session=True)
 
 
-def supervise(slots: list[Slot], drain_seconds: float, start: Start = start_process) -> None:
+def supervise(slots: list[Slot], drain_seconds: float, start: Start) -> None:
     """Keep one child per slot alive until SIGTERM or SIGINT, then let them drain and wait for them."""
     stopping = Event()
 

@@ -6,6 +6,12 @@ import os
 import sys
 from typing import NoReturn
 
+from serving.metrics_directory import use_fresh_directory
+
+if __name__ == "__main__":
+    # Before any import below brings prometheus_client along.
+    use_fresh_directory()
+
 from public_api.bootstrap import create_app
 from public_api.settings import Settings, SettingsError
 from serving.logs import configure_logging
@@ -25,6 +31,7 @@ def main() -> NoReturn:
         lambda: create_app(settings),
         bind=settings.bind,
         threads=settings.threads,
+        workers=settings.workers,
         patience=Patience(stall_seconds=settings.stall_seconds),
         access_log=settings.access_log,
     )

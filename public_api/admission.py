@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from contracts.problems import ProblemCode
+from public_api.metrics import PLACES, PLACES_IN_USE, REFUSALS
 from public_api.routes import Kind
 from serving.problems import ProblemError
 
@@ -33,17 +34,22 @@ class Admission:
         self._receiving = {
             kind: threading.Semaphore(max(1, number * 3 // 4)) for kind, number in numbers.items()
         }
+        for kind, number in numbers.items():
+            PLACES.labels(kind.value).set(number)
 
     def enter(self, kind: Kind) -> Callable[[], None]:
         """Take a place; raises ``ProblemError`` (503) where none is free. Leaving twice does no harm."""
         places = self._places[kind]
         if not places.acquire(timeout=_PATIENCE_SECONDS[kind]):
             raise _refusal(kind)
+        in_use = PLACES_IN_USE.labels(kind.value)
+        in_use.inc()
         held = [places]
 
         def leave() -> None:
             if held:
                 held.pop().release()
+                in_use.dec()
 
         return leave
 
@@ -60,4 +66,5 @@ class Admission:
 
 
 def _refusal(kind: Kind) -> ProblemError:
+    REFUSALS.labels(kind.value).inc()
     return ProblemError(ProblemCode.UNAVAILABLE, _SENTENCES[kind], retry_after=2)

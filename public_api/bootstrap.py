@@ -7,23 +7,26 @@ from __future__ import annotations
 
 from flask import Flask, Response, request
 
-from public_api import pages
+from public_api.certificates import Certificates
+from public_api.clients import BehindProxies
 from public_api.facades.classic import ClassicFacade
+from public_api.pages import OwnPages
 from public_api.relay import Passage, Relay
 from public_api.routes import (
     KEYLESS_PATHS,
-    Kind,
     MethodRefusedError,
-    find_kind,
+    find_rule,
     kind_of_method,
     parse_target,
     query_fields,
+    task_id_in,
 )
 from public_api.settings import Settings
+from serving.http_metrics import count_requests
+from serving.metrics import registry_of_service
 from serving.problems import answer_with_problems, problem_response
+from serving.request_facts import facts_of
 from serving.request_ids import carry_request_ids
-
-_OWN = {"GET": Kind.CONTROL}
 
 
 def create_app(settings: Settings) -> Flask:
@@ -32,14 +35,16 @@ def create_app(settings: Settings) -> Flask:
     answer_with_problems(app)
     app.register_error_handler(MethodRefusedError, _method_refused)
     carry_request_ids(app)
+    count_requests(app)
     relay = Relay(settings)
     classic = ClassicFacade(relay, anonymous_key=settings.anonymous_key)
+    own = OwnPages(relay, registry_of_service("public_api", Certificates(settings.tls_checks)))
 
     # Flask's own routing decodes paths, merges slashes and redirects; nothing of that may happen in a relay,
     # so every request is answered before it.
     @app.before_request
     def answer() -> Response:
-        return _answer(settings, relay, classic)
+        return _answer(settings, own, relay, classic)
 
     @app.after_request
     def harden(response: Response) -> Response:
@@ -47,23 +52,26 @@ def create_app(settings: Settings) -> Flask:
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
+    # A type checker takes the assignment for one to a method.
+    app.wsgi_app = BehindProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
     return app
 
 
-def _answer(settings: Settings, relay: Relay, classic: ClassicFacade) -> Response:
+def _answer(settings: Settings, own: OwnPages, relay: Relay, classic: ClassicFacade) -> Response:
     environ = request.environ
     method: str = environ["REQUEST_METHOD"]
     target = parse_target(environ.get("RAW_URI") or environ["PATH_INFO"])
     query_fields(target.query)
-    if target.path in {"/", "/healthz", "/readyz"}:
-        kind_of_method(method, _OWN)
-        if target.path == "/":
-            return pages.root(environ)
-        return pages.healthz() if target.path == "/healthz" else pages.readyz(environ, relay)
+    page = own.answer(environ, target.path)
+    if page is not None:
+        return page
+    facts_of(environ).task_id = task_id_in(target.path)
     answered = classic.answer(environ, target)
     if answered is not None:
         return answered
-    kind = find_kind(method, target.path, worker_routes=settings.worker_routes)
+    rule = find_rule(target.path, worker_routes=settings.worker_routes)
+    facts_of(environ).route = rule.template
+    kind = kind_of_method(method, rule.kinds)
     passage = Passage(
         method=method,
         target=target.sent,

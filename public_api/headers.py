@@ -5,17 +5,21 @@ What belongs to one connection only, cookies, and whatever claims to say who for
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from contracts.names import (
     IDEMPOTENCY_KEY_HEADER,
+    KEY_ID_HEADER,
     LEASE_TOKEN_HEADER,
     NEXT_OFFSET_HEADER,
     REQUEST_ID_HEADER,
+    TASK_ID_PATTERN,
 )
 
 Headers = list[tuple[str, str]]
+_TASK_LOCATION = re.compile(rf"/v1/tasks/({TASK_ID_PATTERN})")
 
 _REQUEST = (
     "Authorization", "X-API-Key", "Accept", "Prefer", "Range", "If-Match", "If-None-Match",
@@ -53,6 +57,18 @@ def without(headers: Headers, *names: str) -> Headers:
     """``headers`` less those of these ``names``."""
     dropped = {name.lower() for name in names}
     return [(name, value) for name, value in headers if name.lower() not in dropped]
+
+
+def key_id_of(received: Iterable[tuple[str, str]]) -> str | None:
+    """Whose key the private API found, by the key's id; for our log, not for the client."""
+    return next((value for name, value in received if name.lower() == KEY_ID_HEADER.lower()), None)
+
+
+def made_task(received: Iterable[tuple[str, str]]) -> str | None:
+    """The id of the task that an answer says was made, for our log."""
+    location = next((value for name, value in received if name.lower() == "location"), "")
+    found = _TASK_LOCATION.fullmatch(location)
+    return found[1] if found else None
 
 
 def response_headers(received: Iterable[tuple[str, str]]) -> Headers:

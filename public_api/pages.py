@@ -1,4 +1,4 @@
-"""What the public API shows at its own addresses: its root, and whether it lives and is ready.
+"""What the public API shows at its own addresses: its root, whether it lives and is ready, and its metrics.
 
 The root greets 1.x clients with the JSON that they look for, and people with a page.
 """
@@ -6,14 +6,20 @@ The root greets 1.x clients with the JSON that they look for, and people with a 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from flask import Response
+from prometheus_client import CollectorRegistry
 
+from contracts.problems import ProblemCode
 from public_api.relay import Passage, Relay, read_whole
-from public_api.routes import Kind
+from public_api.routes import Kind, kind_of_method
+from serving.metrics import CONTENT_TYPE, exposition
 from serving.problems import ProblemError
+from serving.request_facts import facts_of
 
+_OWN = {"GET": Kind.CONTROL}
 _GREETING = {"message": "Hello world - Welcome to the public API"}
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -27,6 +33,27 @@ _PAGE = """<!doctype html>
 <p>The whole interface: <a href="/openapi.json">/openapi.json</a></p>
 </html>
 """
+
+
+class OwnPages:
+    """All of them by their paths."""
+
+    def __init__(self, relay: Relay, registry: CollectorRegistry) -> None:
+        self._pages: dict[str, Callable[[dict[str, Any]], Response]] = {
+            "/": root,
+            "/healthz": lambda _environ: healthz(),
+            "/readyz": lambda environ: readyz(environ, relay),
+            "/metrics": lambda environ: metrics(environ, registry),
+        }
+
+    def answer(self, environ: dict[str, Any], path: str) -> Response | None:
+        """The page at ``path``, or null for a path that is none of ours; raises ``MethodRefusedError``."""
+        page = self._pages.get(path)
+        if page is None:
+            return None
+        facts_of(environ).route = path
+        kind_of_method(environ["REQUEST_METHOD"], _OWN)
+        return page(environ)
 
 
 def root(environ: dict[str, Any]) -> Response:
@@ -60,6 +87,15 @@ def readyz(environ: dict[str, Any], relay: Relay) -> Response:
         return relay.answer_with(environ, answer)
     read_whole(answer)
     return _json({"status": "ready", "private_api": "ready"})
+
+
+def metrics(environ: dict[str, Any], registry: CollectorRegistry) -> Response:
+    """What this service has counted, for whoever asks directly; behind a proxy there is nothing here."""
+    if facts_of(environ).forwarded:
+        raise ProblemError(ProblemCode.NOT_FOUND, "There is nothing at this address.")
+    response = Response(exposition(registry), content_type=CONTENT_TYPE)
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 def _json(document: dict[str, str]) -> Response:

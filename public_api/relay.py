@@ -17,7 +17,8 @@ from contracts.problems import ProblemCode
 from public_api.admission import Admission
 from public_api.credentials import presented_credential, refuse_cross_site
 from public_api.exchange import Call, WaitAbandonedError
-from public_api.headers import Headers, request_headers, response_headers, without
+from public_api.headers import Headers, key_id_of, made_task, request_headers, response_headers, without
+from public_api.metrics import UPSTREAM_ERRORS
 from public_api.routes import Kind, asked_wait_seconds, query_fields
 from public_api.settings import Settings
 from public_api.throttle import FailedKeyThrottle
@@ -25,6 +26,7 @@ from public_api.upstream import Answer, ConnectionPool, UpstreamError
 from serving import stopping
 from serving.bodies import declared_length, read_body, read_small_body
 from serving.problems import ProblemError
+from serving.request_facts import facts_of
 from serving.request_ids import current_request_id
 from serving.wire import abort_connection, client_is_gone
 
@@ -90,6 +92,9 @@ class Relay:
         if credential is not None:
             self._throttle.check(address, credential)
         answer = self.send_unchecked(environ, passage)
+        facts = facts_of(environ)
+        facts.key_id = key_id_of(answer.headers)
+        facts.task_id = facts.task_id or made_task(answer.headers)
         if credential is not None:
             if answer.status == 401:
                 self._throttle.failed(address, credential)
@@ -120,6 +125,7 @@ class Relay:
         prefer = None if "Prefer" in passage.drop_headers else environ.get("HTTP_PREFER")
         wait_seconds = asked_wait_seconds(passage.kind, prefer, fields)
         kind = Kind.WAIT if wait_seconds else passage.kind
+        facts_of(environ).held = bool(wait_seconds)
         leave = self._admission.enter(kind)
         try:
             body, length = self._body(environ, passage, kind)
@@ -138,6 +144,7 @@ class Relay:
             )
         except UpstreamError as error:
             leave()
+            UPSTREAM_ERRORS.labels(kind.value).inc()
             raise _unavailable(error) from error
         except WaitAbandonedError:
             leave()
@@ -188,7 +195,9 @@ def _streamed(environ: dict[str, Any], answer: Answer) -> Iterator[bytes]:
     try:
         yield from answer.pieces()
     except UpstreamError as error:
-        _log.warning("answer cut short: %s", error, extra={"path": environ.get("PATH_INFO")})
+        UPSTREAM_ERRORS.labels(Kind.BULK.value).inc()
+        said = {"action": "answer_cut_short", "route": facts_of(environ).route}
+        _log.warning("answer cut short: %s", error, extra=said)
         # Ending cleanly would make half an answer look like a whole one.
         raise abort_connection(environ, str(error)) from error
 
@@ -219,7 +228,7 @@ def _is_json(environ: dict[str, Any]) -> bool:
 
 
 def _unavailable(error: UpstreamError) -> ProblemError:
-    _log.warning("the private API did not answer: %s", error)
+    _log.warning("the private API did not answer: %s", error, extra={"action": "upstream_away"})
     return ProblemError(
         ProblemCode.UNAVAILABLE, "The server behind this address does not answer; try again in a moment.",
         retry_after=2,

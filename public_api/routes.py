@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import parse_qsl
 
+from contracts.names import TASK_ID_PATTERN
 from contracts.problems import ProblemCode
 from contracts.timing import MAX_WAIT_SECONDS
 from serving.problems import ProblemError
@@ -55,13 +56,15 @@ class Target:
 class Rule:
     """One path and, by method, what it takes."""
 
+    # The path with {} for each id; the name of this rule in metrics and logs.
+    template: str
     pattern: re.Pattern[str]
     kinds: dict[str, Kind]
     workers_only: bool = False
 
 
 def _rule(path: str, *, workers_only: bool = False, **kinds: Kind) -> Rule:
-    return Rule(re.compile(path.replace("{}", SEGMENT)), kinds, workers_only)
+    return Rule(path, re.compile(path.replace("{}", SEGMENT)), kinds, workers_only)
 
 
 _C, _B, _W = Kind.CONTROL, Kind.BULK, Kind.WAIT
@@ -80,6 +83,7 @@ RULES = (
     _rule("/v1/tasks/{}/retry", POST=_C),
     _rule("/v1/keys", GET=_C, POST=_C),
     _rule("/v1/keys/{}", GET=_C, DELETE=_C),
+    _rule("/v1/dead-letters", GET=_C, DELETE=_C),
     _rule("/v1/leases", POST=_W, workers_only=True),
     _rule("/v1/leases/{}/heartbeat", POST=_W, workers_only=True),
     _rule("/v1/leases/{}/logs", POST=_B, workers_only=True),
@@ -133,12 +137,26 @@ def query_fields(query: str) -> list[tuple[str, str]]:
 
 def find_kind(method: str, path: str, *, worker_routes: bool) -> Kind:
     """How to treat a request; raises ``ProblemError`` for one that is not on the list."""
+    return kind_of_method(method, find_rule(path, worker_routes=worker_routes).kinds)
+
+
+def find_rule(path: str, *, worker_routes: bool) -> Rule:
+    """The rule for a path; raises ``ProblemError`` for one that is not on the list."""
     for rule in RULES:
         if rule.pattern.fullmatch(path) and (worker_routes or not rule.workers_only):
-            return kind_of_method(method, rule.kinds)
+            return rule
     raise ProblemError(
         ProblemCode.NOT_FOUND, "There is nothing at this address; /openapi.json lists what is."
     )
+
+
+_TASK_PATH = re.compile(rf"/v1/tasks/({TASK_ID_PATTERN})(?:/.*)?|/{{1,2}}api/tasks/({TASK_ID_PATTERN})/?")
+
+
+def task_id_in(path: str) -> str | None:
+    """The id of the task that a path is about, for the log."""
+    found = _TASK_PATH.fullmatch(path)
+    return (found[1] or found[2]) if found else None
 
 
 def kind_of_method(method: str, kinds: dict[str, Kind]) -> Kind:

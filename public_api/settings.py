@@ -5,12 +5,18 @@ Only ``__main__`` and tests make one. A wrong value raises ``SettingsError`` wit
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from public_api.certificates import TlsCheck
+from public_api.clients import Network
+
 GIB = 1024**3
+_TLS_CHECK = re.compile(r"(?P<host>[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/(?P<name>[A-Za-z0-9._-]{1,253})")
 
 
 class SettingsError(ValueError):
@@ -41,7 +47,14 @@ class Settings:
     failed_keys_per_minute: int = 100
     # A client that sends or reads nothing for this long loses its connection.
     stall_seconds: int = 60
-    access_log: bool = False
+    # A line for each request: its method, route, status, duration, bytes, and the key's id.
+    access_log: bool = True
+    # Processes that serve. Each has all the places above, and a count of wrong keys of its own.
+    workers: int = 1
+    # Proxies whose word on who the client is counts; from all others such headers are dropped.
+    trusted_proxies: tuple[Network, ...] = ()
+    # Names whose certificates are watched, and where the proxy shows them.
+    tls_checks: tuple[TlsCheck, ...] = ()
 
     @property
     def threads(self) -> int:
@@ -64,12 +77,15 @@ class Settings:
                 environment, "PUBLIC_API_FAILED_KEYS_PER_MINUTE", cls.failed_keys_per_minute
             ),
             stall_seconds=_number(environment, "PUBLIC_API_STALL_SECONDS", cls.stall_seconds),
-            access_log=_switch(environment, "PUBLIC_API_ACCESS_LOG"),
+            access_log=_switch(environment, "PUBLIC_API_ACCESS_LOG", default="1"),
+            workers=_number(environment, "PUBLIC_API_WORKERS", cls.workers),
+            trusted_proxies=_networks(environment, "TRUSTED_PROXIES"),
+            tls_checks=_tls_checks(environment, "TLS_CHECKS"),
         )
 
 
-def _switch(environment: Mapping[str, str], name: str) -> bool:
-    text = environment.get(name, "0")
+def _switch(environment: Mapping[str, str], name: str, *, default: str = "0") -> bool:
+    text = environment.get(name, default)
     if text not in {"0", "1"}:
         raise SettingsError(f"{name} must be 0 or 1, not {text!r}")
     return text == "1"
@@ -94,6 +110,25 @@ def _url(environment: Mapping[str, str], name: str, default: str) -> str:
     if not usable or parts.path or parts.query:
         raise SettingsError(f"{name} must look like http://HOST:PORT, not {text!r}")
     return text
+
+
+def _networks(environment: Mapping[str, str], name: str) -> tuple[Network, ...]:
+    texts = [text.strip() for text in environment.get(name, "").split(",")]
+    try:
+        return tuple(ipaddress.ip_network(text) for text in texts if text)
+    except ValueError as error:
+        raise SettingsError(
+            f"{name} must hold networks such as 172.28.0.0/24, with commas: {error}"
+        ) from None
+
+
+def _tls_checks(environment: Mapping[str, str], name: str) -> tuple[TlsCheck, ...]:
+    texts = [text.strip() for text in environment.get(name, "").split(",")]
+    found = [(_TLS_CHECK.fullmatch(text), text) for text in texts if text]
+    for match, text in found:
+        if match is None or not 0 < int(match["port"]) < 65536:
+            raise SettingsError(f"{name} must hold HOST:PORT/NAME, with commas between, not {text!r}")
+    return tuple(TlsCheck(match["host"], int(match["port"]), match["name"]) for match, _ in found if match)
 
 
 def _key(environment: Mapping[str, str], name: str) -> str:

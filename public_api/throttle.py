@@ -20,6 +20,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from contracts.problems import ProblemCode
+from public_api.metrics import THROTTLED, WRONG_KEYS
 from serving.problems import ProblemError
 
 _REMEMBERED_KEYS = 4096
@@ -39,6 +40,7 @@ class FailedKeyThrottle:
         place = _place(address)
         if self._limiter.test(self._allowed, place) or self._good.knows(credential):
             return
+        THROTTLED.inc()
         reset = self._limiter.get_window_stats(self._allowed, place).reset_time
         raise ProblemError(
             ProblemCode.RATE_LIMITED,
@@ -48,6 +50,7 @@ class FailedKeyThrottle:
 
     def failed(self, address: str, credential: str) -> None:
         """``credential`` was wrong."""
+        WRONG_KEYS.inc()
         self._good.forget(credential)
         self._limiter.hit(self._allowed, _place(address))
 

@@ -17,6 +17,7 @@ from gunicorn.http.errors import ChunkMissingTerminator, NoMoreData, ParseExcept
 
 from contracts.problems import ProblemCode
 from serving.problems import ProblemError
+from serving.request_facts import RequestFacts, facts_of
 from serving.wire import PacedUnreader
 
 # The largest piece handed out; also what one receive call may return.
@@ -37,6 +38,12 @@ def declared_length(environ: dict[str, Any]) -> int | None:
     return int(text)
 
 
+def fitting_length(environ: dict[str, Any], maximum_bytes: int) -> int | None:
+    """The Content-Length where it is known and allowed; what is not allowed is refused by who reads."""
+    length = declared_length(environ)
+    return length if length is not None and length <= maximum_bytes else None
+
+
 def read_body(environ: dict[str, Any], *, maximum_bytes: int) -> Iterator[bytes]:
     """The body of the request in ``environ``, in pieces of up to 1 MiB, none of them empty.
 
@@ -47,7 +54,7 @@ def read_body(environ: dict[str, Any], *, maximum_bytes: int) -> Iterator[bytes]
     length = declared_length(environ)
     if length is not None and length > maximum_bytes:
         raise _too_large(maximum_bytes)
-    return _counted(environ["wsgi.input"], length, maximum_bytes)
+    return _counted(environ["wsgi.input"], length, maximum_bytes, facts_of(environ))
 
 
 def read_small_body(
@@ -62,11 +69,12 @@ def read_small_body(
         return b"".join(pieces)
 
 
-def _counted(source: Any, length: int | None, maximum_bytes: int) -> Iterator[bytes]:
+def _counted(source: Any, length: int | None, maximum_bytes: int, facts: RequestFacts) -> Iterator[bytes]:
     received = 0
     try:
         for piece in _pieces(source, length):
             received += len(piece)
+            facts.received_bytes += len(piece)
             if received > maximum_bytes:
                 raise _too_large(maximum_bytes)
             yield piece

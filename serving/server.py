@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from gunicorn.app.base import BaseApplication
 
 from serving.gunicorn_log import JsonGunicornLogger
+from serving.metrics import forget_process
 from serving.wire import Patience
 from serving.worker import Worker
 
@@ -27,7 +28,7 @@ def serve(  # noqa: PLR0913  # Each is a setting of its own.
     *,
     bind: str,
     threads: int,
-    processes: int = 1,
+    workers: int = 1,
     connections: int = 2000,
     keepalive_seconds: int = 300,
     graceful_seconds: int = 20,
@@ -36,6 +37,7 @@ def serve(  # noqa: PLR0913  # Each is a setting of its own.
 ) -> NoReturn:
     """Serve what ``application_factory`` makes at ``bind`` (host:port or unix:path) until told to stop.
 
+    Each of the ``workers`` is a process with so many ``threads`` and an application of its own.
     On SIGTERM no connection is accepted any more, ``serving.stopping`` is set, requests in flight have
     ``graceful_seconds`` to end, and the process exits. Idle connections are kept for ``keepalive_seconds``,
     which is long so that a relay's stay open.
@@ -43,7 +45,7 @@ def serve(  # noqa: PLR0913  # Each is a setting of its own.
     worker = type("PatientWorker", (Worker,), {"patience": patience or Patience()})
     options: dict[str, Any] = {
         "bind": bind,
-        "workers": processes,
+        "workers": workers,
         "worker_class": worker,
         "threads": threads,
         # gunicorn keeps idle connections only within what is left over from its threads.
@@ -61,6 +63,7 @@ def serve(  # noqa: PLR0913  # Each is a setting of its own.
         "logger_class": JsonGunicornLogger,
         "accesslog": "-" if access_log else None,
         "control_socket_disable": True,
+        "child_exit": _forget_worker,
         # No peer is trusted to set the scheme, the script name or the like; header names with underscores
         # are dropped, so that X_Api_Key cannot pass for X-Api-Key.
         "forwarded_allow_ips": "",
@@ -73,6 +76,10 @@ def serve(  # noqa: PLR0913  # Each is a setting of its own.
     _allow_descriptors()
     _Server(application_factory, options).run()
     sys.exit(0)
+
+
+def _forget_worker(_server: Any, worker: Any) -> None:
+    forget_process(worker.pid)
 
 
 def _allow_descriptors() -> None:

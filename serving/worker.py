@@ -31,8 +31,9 @@ from gunicorn.http.errors import (
 )
 from gunicorn.workers.gthread import ThreadWorker
 
-from contracts.problems import PROBLEM_CONTENT_TYPE, ProblemCode
+from contracts.problems import PROBLEM_CONTENT_TYPE, PROBLEMS, ProblemCode
 from serving import stopping
+from serving.http_metrics import IN_FLIGHT, THREADS, count_refusal
 from serving.problems import problem_document
 from serving.wire import MAX_HEAD_BYTES, Connection, Patience, head_is_readable, is_aborted
 
@@ -55,6 +56,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn publishes no types
         # Connections whose next head has not arrived, and connections that end: both wait in the main loop.
         self._heads: set[Connection] = set()
         self._ending: set[Connection] = set()
+
+    def init_process(self) -> None:
+        """Begin to serve, in the process that serves."""
+        THREADS.set(self.cfg.threads)
+        super().init_process()
 
     # Stopping.
 
@@ -139,11 +145,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn publishes no types
     def handle_request(self, req: Any, conn: Connection) -> Any:
         """Call the application. A socket that makes no progress for the stall time ends the request."""
         conn.sock.settimeout(self.patience.stall_seconds)
+        IN_FLIGHT.inc()
         try:
             return super().handle_request(req, conn)
         except TimeoutError:
             _log.info("a client stopped reading its answer", extra={"client": str(conn.client[0])})
             return False
+        finally:
+            IN_FLIGHT.dec()
 
     def handle_error(self, _req: Any, client: socket.socket, _addr: Any, exc: BaseException) -> None:
         """Answer what gunicorn refuses, or what escaped the application, as a problem document."""
@@ -153,6 +162,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn publishes no types
             _log.error("error outside the application", exc_info=exc)
             code = ProblemCode.INTERNAL_ERROR
             detail = "Something went wrong on the server; its log says what."
+        count_refusal(PROBLEMS[code].status)
         try:
             client.settimeout(_ANSWER_SECONDS)
             client.sendall(closing_answer(code, detail))

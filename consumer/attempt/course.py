@@ -18,6 +18,7 @@ from typing import Any
 from consumer.attempt import events
 from consumer.attempt.heartbeat import HeartbeatLoop
 from consumer.attempt.verdict import Facts, Stop
+from consumer.metrics import Cache, count_lookup
 from consumer.node.images import resolved
 from consumer.node.settings import Settings
 from consumer.outside.errors import AbandonedError
@@ -106,6 +107,7 @@ class Course:
             case events.PullStarted():
                 self.enter(Phase.PULLING)
             case events.ImageResolved(image=image):
+                count_lookup(Cache.IMAGE, hit=self._phase is not Phase.PULLING)
                 self.heartbeat.resolve(resolved(image, self._lease.image.tag))
                 if self._phase is Phase.PULLING:
                     self.enter(Phase.FETCHING)

@@ -19,8 +19,8 @@ from archives.limits import OutputLimits
 from archives.packing import Packing, pack_directory
 from consumer.node.fetching import disk_failure
 from consumer.outside.backoff import persist
+from consumer.outside.calls import Calls
 from consumer.outside.errors import AbandonedError, CallRefusedError, PreventedError, ServerAwayError
-from consumer.outside.server import Server
 from contracts.messages import BlobFacts, Lease
 from contracts.problems import ProblemCode
 from contracts.reasons import ReasonCode
@@ -32,7 +32,7 @@ _LOCKED_OUT = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 _Result = TypeVar("_Result")
 
 
-def deliver(server: Server, lease: Lease, output: Path, abandoned: Event) -> tuple[BlobFacts, list[str]]:
+def deliver(server: Calls, lease: Lease, output: Path, abandoned: Event) -> tuple[BlobFacts, list[str]]:
     """Send the directory ``output``; returns what the server stored, and notes on what was left out.
 
     Raises ``PreventedError``, ``AbandonedError``, ``StaleLeaseError``.
@@ -77,7 +77,7 @@ def keyless_is_away(call: Callable[[], _Result]) -> Callable[[], _Result]:
     return guarded
 
 
-def _send(server: Server, lease: Lease, output: Path, abandoned: Event) -> tuple[BlobFacts, list[str]]:
+def _send(server: Calls, lease: Lease, output: Path, abandoned: Event) -> tuple[BlobFacts, list[str]]:
     limits = OutputLimits(max_bytes=lease.limits.output_bytes, max_files=lease.limits.output_files)
     packing = pack_directory(output, limits, allow_empty=lease.allow_empty_output)
     counted = _Counted(packing, abandoned)

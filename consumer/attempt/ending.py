@@ -16,6 +16,7 @@ from consumer.attempt.verdict import Facts, Stop, last_line
 from consumer.attempt.watch import output_excess
 from consumer.node.record import Ending
 from consumer.node.station import Station
+from consumer.node.usage import disk_shortage, exhaustion
 from consumer.node.workspace import Workspace
 from consumer.outside.errors import EngineError
 from contracts.messages import Lease
@@ -77,14 +78,31 @@ class ContainerEnd:
         engine = self.station.engine
         found = engine.find_container(self.container_id)
         oom_killed = found is not None and found.oom_killed
-        if self.course.facts.exit_code == 0 or self.course.facts.stop is not None:
+        if self.course.facts.stop is not None:
             self.course.look_back(oom_killed=oom_killed)
+            return
+        if self.course.facts.exit_code == 0:
+            self.course.look_back(oom_killed=oom_killed, found=self._full_disk())
             return
         line = last_line(engine.tail_logs(self.container_id, _LAST_LINES))
         # A model that ran into the file size limit may have said anything, but what it wrote tells.
         excess = output_excess(self.workspace.output, self.lease.limits)
         too_much = None if excess is None else events.Stopped(stop=Stop.OUTPUT_TOO_LARGE, detail=excess)
-        self.course.look_back(oom_killed=oom_killed, last_line=line, found=too_much)
+        self.course.look_back(oom_killed=oom_killed, last_line=line, found=too_much or self._full_disk())
+
+    def _full_disk(self) -> events.Stopped | None:
+        """A model that found no room on the node did not fail, nor did it end well whatever it says.
+
+        One that ended badly is believed to have found none where less is left than is kept free. One that
+        says that it ended well has lost something only where nothing is left at all.
+        """
+        ended_well = self.course.facts.exit_code == 0
+        output, keep_bytes = self.workspace.output, self.station.settings.minimum_free_bytes
+        shortage = exhaustion(output) if ended_well else disk_shortage(output, keep_bytes)
+        if shortage is None:
+            return None
+        detail = f"{shortage}, and the model may have found no room for its output."
+        return events.Stopped(stop=Stop.NODE_FULL, detail=detail)
 
 
 def ending_of(facts: Facts) -> Ending | None:

@@ -17,6 +17,7 @@ from consumer.outside.backoff import delays
 from consumer.outside.errors import CallRefusedError, ServerAwayError, StaleLeaseError
 from contracts.messages import Heartbeat, HeartbeatAnswer, Lease, Progress, ResolvedImage
 from contracts.states import Phase
+from serving.logs import same_work
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class HeartbeatLoop:
         self._progress: Progress | None = None
         self._cancel_heard = False
         self._began = time.monotonic()
-        self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = Thread(target=same_work(self._run), name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Begin to beat."""

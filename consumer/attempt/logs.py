@@ -15,6 +15,7 @@ from threading import Condition, Event, Thread
 from consumer.outside.backoff import persist
 from consumer.outside.engine import LogStream
 from consumer.outside.errors import AbandonedError, EngineError, ServerError
+from serving.logs import same_work
 
 _log = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ class LogFollower:
         self._ended = False
         self._full = begins_at >= limit_bytes
         self._stream: LogStream | None = None
-        self._reader = Thread(target=self._read, name="log-reader", daemon=True)
-        self._sender = Thread(target=self._send_all, name="log-sender", daemon=True)
+        self._reader = Thread(target=same_work(self._read), name="log-reader", daemon=True)
+        self._sender = Thread(target=same_work(self._send_all), name="log-sender", daemon=True)
 
     def start(self) -> None:
         """Begin to follow; the container may not have been started yet."""

@@ -55,12 +55,15 @@ class Observation:
         """Begin to follow and to watch; ``deadline`` is a ``time.monotonic()``."""
         self.log.start()
         settings = self._station.settings
+        layer = self._writable_layer()
+        strict = self._lease.sandbox.profile is SandboxProfile.STRICT
         watched = Watched(
             output=self._workspace.output,
             progress_directory=self._workspace.progress,
             progress_file=PROGRESS_FILE,
-            layer=self._writable_layer(),
+            layer=layer,
             layer_bytes=settings.writable_layer_bytes,
+            ask_layer=None if strict or layer is not None else self._layer_bytes,
             limits=self._lease.limits,
             minimum_free_bytes=settings.minimum_free_bytes,
             deadline=deadline,
@@ -87,6 +90,13 @@ class Observation:
         except PermissionError:
             # Only root may look there.
             return None
+
+    def _layer_bytes(self) -> int:
+        """What the engine counts; nothing while it cannot be asked, since others notice that."""
+        try:
+            return self._station.engine.layer_bytes(self.container_id)
+        except EngineError:
+            return 0
 
 
 def exit_producer(engine: Engine, container_id: str, watch: ExitWatch, emit: Emit) -> Thread:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event, Thread
 
@@ -23,8 +24,7 @@ from consumer.attempt.events import (
 )
 from consumer.attempt.sandbox import Place, container_body, volume_fault
 from consumer.attempt.verdict import Stop, start_failure
-from consumer.node.fetching import fetch_and_unpack
-from consumer.node.images import resolve_image
+from consumer.node.fetching import Allowance, fetch_and_unpack
 from consumer.node.station import Station, forced_user, open_files
 from consumer.node.workspace import Workspace
 from consumer.outside.errors import (
@@ -37,6 +37,7 @@ from consumer.outside.errors import (
 )
 from contracts.messages import Lease
 from contracts.reasons import ReasonCode
+from serving.logs import same_work
 
 _log = logging.getLogger(__name__)
 
@@ -71,20 +72,29 @@ class Preparation:
             self.workspace.input,
             self.abandoned,
             invalid=ReasonCode.INPUT_INVALID,
-            keep_free_bytes=self.station.settings.minimum_free_bytes,
+            allowance=self._allowance(),
         )
         self.emit(InputReady())
 
     def _make_container(self) -> None:
+        # Until the container has them, nobody may remove image and content to make room.
+        with ExitStack() as uses:
+            self._create_container(uses)
+
+    def _create_container(self, uses: ExitStack) -> None:
         engine = self.station.engine
-        image = resolve_image(
-            engine, self.lease.image, self.abandoned, pulling=lambda: self.emit(PullStarted())
+        image = self.station.images.use(
+            self.lease.image,
+            self.abandoned,
+            uses,
+            pulling=lambda: self.emit(PullStarted()),
+            relieve=self.station.room.relieve_engine,
         )
         self.emit(ImageResolved(image=image))
         fault = volume_fault(self.lease, image)
         if fault is not None:
             raise PreventedError(ReasonCode.IMAGE_INVALID, fault)
-        volume = self._content_volume()
+        volume = self._content_volume(uses)
         if self.abandoned.is_set():
             return
         body = container_body(self.lease, image, self._place(volume))
@@ -99,16 +109,17 @@ class Preparation:
             return
         self.emit(ContainerReady(container_id=container_id, watch=watch))
 
-    def _content_volume(self) -> str | None:
+    def _content_volume(self, uses: ExitStack) -> str | None:
         server, lease = self.station.server, self.lease
         if lease.content is None:
             return None
-        return self.station.contents.ensure_volume(
-            lease.content,
-            lambda: server.open_content(lease),
-            self.abandoned,
-            keep_free_bytes=self.station.settings.minimum_free_bytes,
+        return self.station.contents.use(
+            lease.content, lambda: server.open_content(lease), self.abandoned, uses, self._allowance()
         )
+
+    def _allowance(self) -> Allowance:
+        station = self.station
+        return Allowance(keep_free_bytes=station.settings.minimum_free_bytes, relieve=station.room.relieve)
 
     def _place(self, model_volume: str | None) -> Place:
         workspace = self.workspace
@@ -140,7 +151,7 @@ def producer(work: Callable[[], None], emit: Emit, name: str) -> Thread:
         except Exception as error:  # noqa: BLE001 - Nobody else would ever hear of it; the loop decides.
             emit(failure_event(error))
 
-    return Thread(target=run, name=name, daemon=True)
+    return Thread(target=same_work(run), name=name, daemon=True)
 
 
 def failure_event(error: Exception) -> Prevented | Stopped:

@@ -19,6 +19,7 @@ from consumer.attempt.ending import ContainerEnd, event_of
 from consumer.attempt.observation import Observation, exit_producer
 from consumer.attempt.preparation import Preparation, failure_event
 from consumer.attempt.verdict import Stop, Verdict, decide, start_failure
+from consumer.metrics import count_attempt
 from consumer.node.record import Ending
 from consumer.node.station import Station
 from consumer.node.workspace import Workspace
@@ -210,3 +211,4 @@ class Attempt:
             "durations": self._course.durations,
         }
         _log.info("attempt ended: %s", outcome, extra=said)
+        count_attempt(outcome, self._course.durations)

@@ -130,6 +130,7 @@ def _labels(lease: Lease, place: Place) -> dict[str, str]:
         labels.TASK: lease.task_id,
         labels.ATTEMPT: str(lease.attempt),
         labels.TOKEN: str(lease.token),
+        **({labels.REQUEST: lease.request_id} if lease.request_id else {}),
     }
 
 

@@ -83,8 +83,8 @@ _MACHINES_FAULT = (
 # What programs say when strict refuses them something.
 _REFUSED = re.compile(r"read-only file system|permission denied|operation not permitted", re.IGNORECASE)
 _HINT = (
-    " The strict sandbox has a read-only root and an unprivileged user; if the model needs more, register it "
-    "with the compatible profile, or let it write to /tmp only."
+    ". The strict sandbox has a read-only root and an unprivileged user; if the model needs more, register "
+    "it with the compatible profile, or let it write to /tmp only."
 )
 
 
@@ -174,6 +174,7 @@ def _ended_by_itself(facts: Facts) -> Verdict:
     said = f": {facts.last_line}" if facts.last_line else ", and wrote nothing to its log."
     strict = facts.lease.sandbox.profile is SandboxProfile.STRICT
     hint = _HINT if strict and _REFUSED.search(facts.last_line) else ""
+    said = said.rstrip(".") if hint else said
     return _failed(facts, ReasonCode.EXIT_NONZERO, f"The model ended with exit code {code}{said}{hint}")
 
 

@@ -15,8 +15,9 @@ from threading import Event, Thread
 from consumer.attempt.events import Emit, Stopped
 from consumer.attempt.progress import read_progress
 from consumer.attempt.verdict import Stop
-from consumer.node.usage import disk_shortage, excess, measure
+from consumer.node.usage import Usage, disk_shortage, excess, measure
 from contracts.messages import Limits, Progress
+from serving.logs import same_work
 
 INTERVAL_SECONDS = 1.0
 # Counting 100,000 files takes a fraction of a second; it must not take more than a tenth of a core.
@@ -25,17 +26,22 @@ _REST_FACTOR = 10
 _LONGEST_REST_SECONDS = 30.0
 # Ten times what a package manager writes; counting them takes a few seconds.
 _LAYER_FILES = 1_000_000
+_LAYER = "What the model wrote outside its output"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """What to look at. ``deadline`` is a ``time.monotonic()``; ``layer`` is null where it cannot be seen."""
+    """What to look at. ``deadline`` is a ``time.monotonic()``; ``layer`` is null where it cannot be seen.
+
+    ``ask_layer`` then asks the engine how much is in it; null where nothing can be written to it.
+    """
 
     output: Path
     progress_directory: Path
     progress_file: str
     layer: Path | None
     layer_bytes: int
+    ask_layer: Callable[[], int] | None = None
     limits: Limits
     minimum_free_bytes: int
     deadline: float
@@ -49,7 +55,7 @@ class Watch:
         self._emit = emit
         self._report = report
         self._closed = Event()
-        self._thread = Thread(target=self._run, name="watch", daemon=True)
+        self._thread = Thread(target=same_work(self._run), name="watch", daemon=True)
 
     def start(self) -> None:
         """Begin; the first sample is taken after a second, which most small tasks never see."""
@@ -117,5 +123,8 @@ def _side_excess(watched: Watched) -> str | None:
     )
     if sentence is None and watched.layer is not None:
         layer = measure(watched.layer, watched.layer_bytes, _LAYER_FILES)
-        sentence = excess(layer, watched.layer_bytes, _LAYER_FILES, "What the model wrote outside its output")
+        sentence = excess(layer, watched.layer_bytes, _LAYER_FILES, _LAYER)
+    elif sentence is None and watched.ask_layer is not None:
+        asked = Usage(size_bytes=watched.ask_layer(), files=0)
+        sentence = excess(asked, watched.layer_bytes, _LAYER_FILES, _LAYER)
     return sentence

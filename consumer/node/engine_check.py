@@ -8,9 +8,10 @@ through a mount to find out.
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from consumer.node.pause_image import ensure_pause_image
+from consumer.node.residence import HostPaths
 from consumer.node.workspace import remove_tree
 from consumer.outside import labels
 from consumer.outside.engine import MINIMUM_API_VERSION, Engine, EngineFacts
@@ -21,7 +22,7 @@ _NONCE_FILE = "nonce"
 _MOUNT = "/probe"
 
 
-def check_engine(engine: Engine, directory: Path, owner: Owner) -> EngineFacts:
+def check_engine(engine: Engine, host_paths: HostPaths, owner: Owner) -> EngineFacts:
     """What the engine is, once it has passed; raises ``EngineError`` with the reason if it has not."""
     facts = engine.facts()
     if facts.api_version < MINIMUM_API_VERSION:
@@ -32,13 +33,13 @@ def check_engine(engine: Engine, directory: Path, owner: Owner) -> EngineFacts:
         )
     if facts.os != "linux":
         raise EngineError(f"The container engine runs {facts.os} containers; models need linux ones.")
-    _check_mounts(engine, directory, owner)
+    _check_mounts(engine, host_paths, owner)
     return facts
 
 
-def _check_mounts(engine: Engine, directory: Path, owner: Owner) -> None:
+def _check_mounts(engine: Engine, host_paths: HostPaths, owner: Owner) -> None:
     """Create, never start, a container with a directory of ours in it, and read a file of it back."""
-    probe = directory / f"probe-{secrets.token_hex(8)}"
+    probe = host_paths.ours / f"probe-{secrets.token_hex(8)}"
     name = f"{owner.name}-{probe.name}"
     nonce = secrets.token_bytes(32)
     probe.mkdir(parents=True, mode=0o700)
@@ -46,16 +47,16 @@ def _check_mounts(engine: Engine, directory: Path, owner: Owner) -> None:
     try:
         (probe / _NONCE_FILE).write_bytes(nonce)
         image = ensure_pause_image(engine)
-        engine.create_volume(name, str(probe), marks)
+        engine.create_volume(name, host_paths.device(probe), marks)
         mount = {"Type": "volume", "Source": name, "Target": _MOUNT, "ReadOnly": True}
         body = {"Image": image, "Labels": marks, "HostConfig": {"NetworkMode": "none", "Mounts": [mount]}}
         container_id = engine.create_container(body, name)
         try:
             seen = engine.read_file(container_id, f"{_MOUNT}/{_NONCE_FILE}")
         except EngineError as error:
-            raise EngineError(_blind(directory, str(error))) from error
+            raise EngineError(_blind(host_paths, str(error))) from error
         if seen != nonce:
-            raise EngineError(_blind(directory, "it shows another file there"))
+            raise EngineError(_blind(host_paths, "it shows another file there"))
     finally:
         _remove(engine, name)
         remove_tree(probe)
@@ -70,9 +71,12 @@ def _remove(engine: Engine, name: str) -> None:
         return
 
 
-def _blind(directory: Path, reason: str) -> str:
+def _blind(host_paths: HostPaths, reason: str) -> str:
+    directory = str(host_paths.ours)
+    if host_paths.on_host != PurePosixPath(host_paths.ours):
+        directory += f" of this container as {host_paths.on_host}"
     return (
         f"The container engine cannot see the directory {directory} ({reason}). It must run on this machine "
         "and share its file system: choose another engine with DOCKER_HOST, or a directory that it "
-        "shares with CONSUMER_DIRECTORY."
+        "shares with CONSUMER_DIRECTORY; in a container, mount a named volume there."
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
@@ -29,6 +30,21 @@ _TRIES = 3
 _LIMITS = ZipLimits(max_entries=10_000_000, max_unpacked_bytes=2**50)
 
 
+def nothing_to_spare(_enough: Callable[[], bool]) -> None:
+    """Make no room: where nothing is cached."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowance:
+    """How much of the node's disk has to stay free, and who makes room where it would not.
+
+    ``relieve`` does until the function that it is given says that there is enough, as far as it can.
+    """
+
+    keep_free_bytes: int
+    relieve: Callable[[Callable[[], bool]], None] = nothing_to_spare
+
+
 def fetch_and_unpack(
     open_stream: Callable[[], Iterator[bytes]],
     facts: BlobFacts,
@@ -37,19 +53,19 @@ def fetch_and_unpack(
     abandoned: Event,
     *,
     invalid: ReasonCode,
-    keep_free_bytes: int,
+    allowance: Allowance,
 ) -> None:
     """Fetch a zip to ``download``, check it, unpack it to the empty ``destination``, and remove the zip.
 
-    So much of the disk stays free. Raises ``PreventedError`` (with ``invalid`` when the zip itself is at
-    fault, with ``node_full`` where there is no room for it), ``AbandonedError``, ``StaleLeaseError``.
+    Raises ``PreventedError`` (with ``invalid`` when the zip itself is at fault, with ``node_full`` where
+    there is no room for it), ``AbandonedError``, ``StaleLeaseError``.
     """
     try:
-        _make_sure_of_room(download.parent, keep_free_bytes, facts.size_bytes, 1)
+        _make_sure_of_room(download.parent, allowance, facts.size_bytes, 1)
         _fetch(open_stream, facts, download, abandoned)
         with download.open("rb") as file:
             found = inspect_zip(file, _LIMITS)
-        _make_sure_of_room(destination, keep_free_bytes, found.unpacked_bytes, found.entries)
+        _make_sure_of_room(destination, allowance, found.unpacked_bytes, found.entries)
         unpack(download, destination, _LIMITS, abandoned=abandoned.is_set)
         download.unlink()
     except UnpackingAbandonedError as error:
@@ -67,8 +83,15 @@ def disk_failure(error: OSError) -> PreventedError:
     return PreventedError(ReasonCode.STORAGE_FAILED, f"The node's disk failed: {error}.")
 
 
-def _make_sure_of_room(directory: Path, keep_free_bytes: int, more_bytes: int, more_files: int) -> None:
-    shortage = disk_shortage(directory, keep_free_bytes, more_bytes=more_bytes, more_files=more_files)
+def _make_sure_of_room(directory: Path, allowance: Allowance, more_bytes: int, more_files: int) -> None:
+    def look() -> str | None:
+        keep = allowance.keep_free_bytes
+        return disk_shortage(directory, keep, more_bytes=more_bytes, more_files=more_files)
+
+    shortage = look()
+    if shortage is not None:
+        allowance.relieve(lambda: look() is None)
+        shortage = look()
     if shortage is not None:
         raise PreventedError(
             ReasonCode.NODE_FULL, f"{shortage}: free some space on the node, or send less at once."

@@ -49,6 +49,8 @@ def holder_body(image: str, owner: Owner) -> dict[str, Any]:
     return {
         "Image": image,
         "User": "65532:65532",
+        # It has no ear for SIGTERM: an engine that ends or begins would wait ten seconds for it.
+        "StopSignal": "SIGKILL",
         "Labels": _marks(owner),
         "HostConfig": {
             "NetworkMode": "none",

@@ -1,14 +1,13 @@
 """Getting the image that a lease asks for: what lies here already, or a pull, and what a failed pull means.
 
 An attempt enters from a thread of its own. Which image to use is a pure choice; only ``resolve_image``
-talks to the engine. An image is never built, tagged or removed here.
+talks to the engine, through ``pull`` where an image has to come. None is ever built, tagged or removed here.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from threading import Event
 
 from consumer.outside.engine import Engine, LocalImage
 from consumer.outside.errors import NotFoundError, PreventedError, RefusedError
@@ -30,14 +29,17 @@ _NOT_REACHED = (
     "toomanyrequests", "service unavailable", "context deadline exceeded",
 )  # fmt: skip
 
+# What an engine says whose disk is full.
+NO_SPACE = "no space left on device"
+
 
 def resolve_image(
-    engine: Engine, spec: ImageSpec, abandoned: Event, *, pulling: Callable[[], None]
+    engine: Engine, spec: ImageSpec, *, pulling: Callable[[], None], pull: Callable[[str], None]
 ) -> LocalImage:
     """The image to run, pulled if need be; ``pulling`` is called when a registry is about to be asked.
 
-    Raises ``PreventedError`` with ``image_unavailable`` or ``pull_failed``, ``AbandonedError``,
-    ``EngineError``.
+    ``pull`` fetches a reference. Raises ``PreventedError`` with ``image_unavailable``, ``pull_failed`` or
+    ``node_full``, ``EngineError``, and what ``pull`` raises beside that.
     """
     if spec.pull_policy is PullPolicy.IF_MISSING:
         try:
@@ -51,7 +53,7 @@ def resolve_image(
     by_digest = spec.pull_policy is PullPolicy.IF_MISSING and spec.digest is not None
     reference = spec.digest if by_digest and spec.digest else tagged(spec.tag)
     try:
-        engine.pull_image(reference, abandoned)
+        pull(reference)
     except (RefusedError, NotFoundError) as error:
         # An engine answers 404 itself where the registry says so before any progress was made.
         raise pull_failure(spec.tag, str(error), reference) from error
@@ -81,7 +83,7 @@ def _local_image(engine: Engine, spec: ImageSpec) -> LocalImage | None:
 
 def resolved(image: LocalImage, tag: str) -> ResolvedImage:
     """What the server records: the id, and the digest in the tag's own repository where there is one."""
-    repository = _repository(tag)
+    repository = repository_of(tag)
     own = [digest for digest in image.digests if digest.partition("@")[0] == repository]
     digest = next(iter(own or image.digests), None)
     return ResolvedImage(image_id=image.image_id, digest=digest)
@@ -96,6 +98,10 @@ def tagged(reference: str) -> str:
 def pull_failure(tag: str, words: str, reference: str) -> PreventedError:
     """What a refused pull of ``tag`` means, from the engine's ``words`` about the ``reference`` pulled."""
     lowered = _without_names(words, reference).lower()
+    if NO_SPACE in lowered:
+        return PreventedError(
+            ReasonCode.NODE_FULL, f"The node has no room for the image {tag}; free some space there."
+        )
     if any(sign in lowered for sign in _NOT_REACHED):
         return PreventedError(
             ReasonCode.PULL_FAILED,
@@ -121,7 +127,7 @@ def _changed(spec: ImageSpec) -> str:
 
 def _without_names(words: str, reference: str) -> str:
     """``words`` without the names in ``reference``: an image called "timeout" has not timed out."""
-    repository = _repository(reference)
+    repository = repository_of(reference)
     path = repository.partition("/")[2] or repository
     asked_for = f"manifests/{reference[len(repository) + 1 :]}"
     for name in (reference, repository, path, asked_for):
@@ -129,7 +135,8 @@ def _without_names(words: str, reference: str) -> str:
     return words
 
 
-def _repository(tag: str) -> str:
+def repository_of(tag: str) -> str:
+    """``tag`` without its tag or digest."""
     head, slash, last = tag.partition("@")[0].rpartition("/")
     return head + slash + last.partition(":")[0]
 

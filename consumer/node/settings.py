@@ -11,10 +11,11 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from consumer.outside.errors import SettingsError
+from contracts.announcements import BrokerAddress, broker_address
 
 _Number = TypeVar("_Number", int, float)
 
@@ -28,7 +29,11 @@ class Settings:
 
     private_api_url: str
     worker_key_file: Path
+    # Where the slots hear of tasks; None: they wait at the private API alone.
+    broker: BrokerAddress | None
     directory: Path
+    # What the engine's machine calls it; None: the same, unless we turn out to live in a container.
+    host_directory: PurePosixPath | None
     installation: str
     node: str
     # None: as many as suit the machine.
@@ -51,17 +56,32 @@ class Settings:
     minimum_free_bytes: int
     # What a model of the compatible profile may write outside /output.
     writable_layer_bytes: int
+    # When a disk is fuller than the first, images and contents go, least recently used first, until it is no
+    # fuller than the second.
+    disk_high_percent: float
+    disk_low_percent: float
+    # Contents that no task has used for so long go in any case.
+    content_unused_seconds: float
+    # How long a node that starts waits for an engine that is not there yet.
+    start_patience_seconds: float
+    # Where the parent shows the metrics of all its processes: host and port. None: nowhere.
+    metrics_bind: tuple[str, int] | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         """Read and check; raises ``SettingsError`` that names the variable at fault."""
         directory = Path(_text(environment, "CONSUMER_DIRECTORY", ".state/consumer")).resolve()
-        # Two installations on one engine must never take each other's containers for their own leftovers.
-        own_id = hashlib.sha256(os.fsencode(directory)).hexdigest()[:10]
+        host_directory = _host_directory(environment)
+        # Two installations on one engine must never take each other's containers for their own leftovers, and
+        # in containers they may well have the same path.
+        own_id = hashlib.sha256(os.fsencode(host_directory or directory)).hexdigest()[:10]
+        low, high = _watermarks(environment)
         return cls(
             private_api_url=_url(environment),
             worker_key_file=Path(_text(environment, "WORKER_KEY_FILE", ".state/worker.key")).resolve(),
+            broker=_broker(environment),
             directory=directory,
+            host_directory=host_directory,
             installation=_name(environment, "INSTALLATION", own_id),
             node=_name(environment, "NODE_NAME", socket.gethostname()),
             cpu_slots=_slots(environment),
@@ -75,6 +95,11 @@ class Settings:
             upload_seconds=_number(environment, "UPLOAD_SECONDS", 3600.0, float),
             minimum_free_bytes=_number(environment, "MINIMUM_FREE_BYTES", 512 * 1024**2, int),
             writable_layer_bytes=_number(environment, "WRITABLE_LAYER_BYTES", 10 * 1024**3, int),
+            disk_high_percent=high,
+            disk_low_percent=low,
+            content_unused_seconds=_number(environment, "CONTENT_UNUSED_SECONDS", 30 * 86400.0, float),
+            start_patience_seconds=_number(environment, "START_PATIENCE_SECONDS", 120.0, float),
+            metrics_bind=_bind(environment),
         )
 
 
@@ -89,6 +114,24 @@ def _url(environment: Mapping[str, str]) -> str:
     return url
 
 
+def _broker(environment: Mapping[str, str]) -> BrokerAddress | None:
+    url = _text(environment, "BROKER_URL", "")
+    if not url:
+        return None
+    password, file = environment.get("BROKER_PASSWORD", ""), _text(environment, "BROKER_PASSWORD_FILE", "")
+    if password and file:
+        raise SettingsError("BROKER_PASSWORD and BROKER_PASSWORD_FILE are both set; leave one out.")
+    if file:
+        try:
+            password = Path(file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"BROKER_PASSWORD_FILE cannot be read: {error}.") from error
+    try:
+        return broker_address(url, password)
+    except ValueError as error:
+        raise SettingsError(f"BROKER_URL {error}.") from error
+
+
 def _name(environment: Mapping[str, str], variable: str, default: str) -> str:
     name = _text(environment, variable, default)
     if not _NAME.fullmatch(name):
@@ -96,6 +139,36 @@ def _name(environment: Mapping[str, str], variable: str, default: str) -> str:
             f"{variable} must be 1 to 63 letters, digits, dots, dashes and underscores, not {name!r}."
         )
     return name
+
+
+def _host_directory(environment: Mapping[str, str]) -> PurePosixPath | None:
+    text = _text(environment, "CONSUMER_HOST_DIRECTORY", "")
+    if not text:
+        return None
+    path = PurePosixPath(text)
+    if not path.is_absolute() or ".." in path.parts:
+        raise SettingsError(f"CONSUMER_HOST_DIRECTORY must be an absolute path, not {text!r}.")
+    return path
+
+
+def _watermarks(environment: Mapping[str, str]) -> tuple[float, float]:
+    high = _number(environment, "DISK_HIGH_PERCENT", 85.0, float, most=100)
+    low = _number(environment, "DISK_LOW_PERCENT", max(0.0, high - 10), float, most=100)
+    if low > high:
+        raise SettingsError(
+            f"DISK_LOW_PERCENT must not be above DISK_HIGH_PERCENT, which is {high:g}, and is {low:g}."
+        )
+    return low, high
+
+
+def _bind(environment: Mapping[str, str]) -> tuple[str, int] | None:
+    text = _text(environment, "METRICS_BIND", "")
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise SettingsError(f"METRICS_BIND must look like 127.0.0.1:9100, not {text!r}.")
+    return host.strip("[]"), int(port)
 
 
 def _slots(environment: Mapping[str, str]) -> int | None:

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from consumer.node.contents import Contents
 from consumer.node.holder import Holder
 from consumer.node.network import ModelNetwork
+from consumer.node.pulled_images import PulledImages
 from consumer.node.record import RecordFile
+from consumer.node.room import Room
 from consumer.node.settings import Settings
 from consumer.node.slots import Slot
 from consumer.node.workspace import Workspaces
+from consumer.outside.calls import Calls
 from consumer.outside.engine import Engine
 from consumer.outside.labels import Owner
-from consumer.outside.server import Server
 
 # Plenty for a program with several data loaders, and below the hard limit of most engines.
 OPEN_FILES = 16384
@@ -32,11 +34,13 @@ class Station:
     slot: Slot
     owner: Owner
     engine: Engine
-    server: Server
+    server: Calls
     holder: Holder
     network: ModelNetwork
     workspaces: Workspaces
     contents: Contents
+    images: PulledImages
+    room: Room
     record: RecordFile
 
 

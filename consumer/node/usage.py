@@ -183,3 +183,14 @@ def disk_shortage(path: Path, keep_bytes: int, *, more_bytes: int = 0, more_file
     if status.f_files and status.f_favail - more_files < keep_files:
         return f"The node's disk has room for only {status.f_favail:,} more files (inodes)"
     return None
+
+
+def exhaustion(path: Path) -> str | None:
+    """Why the file system of ``path`` takes nothing more at all, as the beginning of a sentence."""
+    status = os.statvfs(path)
+    # A file of any size takes a block.
+    if status.f_bavail < 1:
+        return "The node's disk is full"
+    if status.f_files and status.f_favail < 1:
+        return "The node's disk has no room for another file (inode)"
+    return None

@@ -9,16 +9,21 @@ earlier life go the same way.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
+from consumer.node.residence import HostPaths
 from consumer.outside import labels
 from consumer.outside.engine import Engine
-from consumer.outside.errors import EngineError
+from consumer.outside.errors import EngineError, RefusedError
 from consumer.outside.labels import Owner
+
+_log = logging.getLogger(__name__)
 
 _PARTS = ("input", "output", "progress")
 # Models write these as any user; nobody on the node gets there, because the directory above is 0700.
@@ -65,10 +70,13 @@ class Workspace:
 class Workspaces:
     """All workspaces of one slot, below its ``work`` directory."""
 
-    def __init__(self, engine: Engine, directory: Path, owner: Owner) -> None:
+    def __init__(self, engine: Engine, directory: Path, owner: Owner, host_paths: HostPaths) -> None:
         self._engine = engine
         self._directory = directory
         self._owner = owner
+        self._host_paths = host_paths
+        # Volumes that the engine would not let go, each of which is said once.
+        self._kept: set[str] = set()
 
     def create(self, workspace: Workspace) -> None:
         """Make its empty directories and its volumes, ready to be mounted."""
@@ -78,18 +86,23 @@ class Workspaces:
             path = workspace.root / part
             path.mkdir()
             path.chmod(0o755 if part == "input" else _OPEN_TO_MODELS)
-            self._engine.create_volume(workspace.volume(part), str(path), self._labels(workspace))
+            device = self._host_paths.device(path)
+            self._engine.create_volume(workspace.volume(part), device, self._labels(workspace))
 
     def named(self, workspace_id: str) -> Workspace:
         """The one with this id, whether or not it exists."""
         return Workspace(workspace_id=workspace_id, root=self._directory / workspace_id)
 
-    def remove(self, workspace: Workspace) -> None:
-        """Remove its container, volumes and directories, whatever of them exists; raises ``EngineError``."""
+    def remove(self, workspace: Workspace) -> bool:
+        """Remove its container, volumes and directories, whatever of them exists; raises ``EngineError``.
+
+        False when the engine keeps a volume that no container has: one that was restarted with its containers
+        alive loses count of their mounts, and finds them again at its next restart. What is in it goes now.
+        """
         self._engine.remove_container(workspace.container_name)
-        for part in _PARTS:
-            self._engine.remove_volume(workspace.volume(part))
+        removed = [self._remove_volume(workspace.volume(part)) for part in _PARTS]
         remove_tree(workspace.root)
+        return all(removed)
 
     def found(self) -> set[str]:
         """The ids of all that exist: as directories, containers or volumes."""
@@ -103,6 +116,21 @@ class Workspaces:
         if self._directory.is_dir():
             ids |= {path.name for path in self._directory.iterdir()}
         return {workspace_id for workspace_id in ids if labels.WORKSPACE_ID.fullmatch(workspace_id)}
+
+    def _remove_volume(self, name: str) -> bool:
+        try:
+            self._engine.remove_volume(name)
+        except RefusedError as error:
+            if error.status == HTTPStatus.CONFLICT:
+                # A container has it still, so nothing of it may go yet.
+                raise
+            if name not in self._kept:
+                self._kept.add(name)
+                said = {"action": "volume_kept_by_engine"}
+                _log.warning("the engine keeps the volume %s: %s", name, error, extra=said)
+            return False
+        self._kept.discard(name)
+        return True
 
     def _labels(self, workspace: Workspace) -> dict[str, str]:
         return self._owner.labels() | {

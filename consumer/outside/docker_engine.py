@@ -18,7 +18,7 @@ import requests
 from docker.errors import APIError, DockerException, NotFound
 
 from consumer.outside.docker_streams import ExitAnswer, LogAnswer, is_silence, transport_errors
-from consumer.outside.engine import ContainerFacts, EngineFacts, Labelled, LocalImage
+from consumer.outside.engine import ContainerFacts, EngineFacts, EngineHost, Labelled, LocalImage, Mount
 from consumer.outside.errors import AbandonedError, EngineAwayError, EngineError, NotFoundError, RefusedError
 
 # No answer should take long to begin, and no pull is silent for long; a stuck engine must not hold a slot for
@@ -33,7 +33,7 @@ class DockerEngine:
     """The engine over the Docker SDK's low-level client; for calls from any thread."""
 
     def __init__(self, docker_host: str | None = None) -> None:
-        with _our_errors():
+        with our_errors():
             self._api: Any = _BoundedClient(
                 base_url=docker_host, version="auto", timeout=CALL_SECONDS, max_pool_size=16
             )
@@ -41,7 +41,7 @@ class DockerEngine:
 
     def facts(self) -> EngineFacts:
         """Which engine this is."""
-        with _our_errors():
+        with our_errors():
             version = self._api.version()
         major, _, minor = str(version["ApiVersion"]).partition(".")
         return EngineFacts(
@@ -51,21 +51,43 @@ class DockerEngine:
             architecture=str(version.get("Arch", "")),
         )
 
+    def host(self) -> EngineHost:
+        """The machine that it runs on."""
+        with our_errors():
+            found = self._api.info()
+        return EngineHost(name=str(found.get("Name", "")), data_root=str(found.get("DockerRootDir", "")))
+
     def find_image(self, reference: str) -> LocalImage | None:
         """The local image with this tag, digest or id."""
         try:
-            with _our_errors():
+            with our_errors():
                 image = self._api.inspect_image(reference)
         except NotFoundError:
             return None
         declared = (image.get("Config") or {}).get("Volumes") or {}
         return LocalImage(
-            image_id=image["Id"], digests=tuple(image.get("RepoDigests") or ()), volumes=tuple(declared)
+            image_id=image["Id"],
+            digests=tuple(image.get("RepoDigests") or ()),
+            volumes=tuple(declared),
+            size_bytes=int(image.get("Size") or 0),
         )
+
+    def image_ids(self) -> set[str]:
+        """The ids of all images, also of those without a name."""
+        with our_errors():
+            return set(self._api.images(quiet=True, all=True))
+
+    def remove_image(self, reference: str) -> None:
+        """Take this name from its image, and remove the image with its last name."""
+        try:
+            with our_errors():
+                self._api.remove_image(reference)
+        except NotFoundError:
+            return
 
     def import_image(self, archive: bytes, repository: str, tag: str, changes: list[str]) -> None:
         """Make an image of a tar archive of its root file system."""
-        with _our_errors():
+        with our_errors():
             self._api.import_image_from_data(archive, repository=repository, tag=tag, changes=changes)
 
     def pull_image(self, reference: str, abandoned: Event) -> None:
@@ -75,7 +97,7 @@ class DockerEngine:
         """
         while not abandoned.is_set():
             try:
-                with _our_errors():
+                with our_errors():
                     for line in self._api.pull(reference, stream=True, decode=True):
                         if abandoned.is_set():
                             break
@@ -90,12 +112,12 @@ class DockerEngine:
 
     def create_container(self, body: Mapping[str, Any], name: str | None = None) -> str:
         """Create it and return its id."""
-        with _our_errors():
+        with our_errors():
             return str(self._api.create_container_from_config(dict(body), name=name)["Id"])
 
     def start_container(self, container_id: str) -> None:
         """Start it."""
-        with _our_errors():
+        with our_errors():
             self._api.start(container_id)
 
     def watch_exit(self, container_id: str, *, before_start: bool = False) -> ExitAnswer:
@@ -111,7 +133,7 @@ class DockerEngine:
     def find_container(self, name_or_id: str) -> ContainerFacts | None:
         """How it stands."""
         try:
-            with _our_errors():
+            with our_errors():
                 found = self._api.inspect_container(name_or_id)
         except NotFoundError:
             return None
@@ -125,12 +147,24 @@ class DockerEngine:
             started_at=_unix_time(state["StartedAt"]),
             labels=found["Config"].get("Labels") or {},
             upper_directory=layer.get("UpperDir"),
+            mounts=tuple(
+                Mount(kind=item["Type"], source=item.get("Source") or "", destination=item["Destination"])
+                for item in found.get("Mounts") or ()
+            ),
         )
+
+    def layer_bytes(self, container_id: str) -> int:
+        """How much it has written to its writable layer."""
+        with our_errors():
+            url = self._api._url("/containers/{0}/json", container_id)
+            # The SDK's own inspection does not offer it.
+            found = self._api._result(self._api._get(url, params={"size": 1}), json=True)
+        return int(found.get("SizeRw") or 0)
 
     def signal_container(self, container_id: str, signal: str) -> None:
         """Send its first process a signal; 409 is the engine's word for one that does not run."""
         try:
-            with _our_errors():
+            with our_errors():
                 self._api.kill(container_id, signal)
         except NotFoundError:
             return
@@ -141,7 +175,7 @@ class DockerEngine:
     def remove_container(self, container_id: str) -> None:
         """Kill and remove it with its anonymous volumes; 409 means that somebody else is at it already."""
         try:
-            with _our_errors():
+            with our_errors():
                 self._api.remove_container(container_id, force=True, v=True)
         except NotFoundError:
             return
@@ -151,7 +185,7 @@ class DockerEngine:
 
     def list_containers(self, labels: Mapping[str, str]) -> list[Labelled]:
         """All containers, running or not, that carry these labels."""
-        with _our_errors():
+        with our_errors():
             found = self._api.containers(all=True, filters={"label": _filters(labels)})
         return [
             Labelled(
@@ -165,20 +199,20 @@ class DockerEngine:
     def create_volume(self, name: str, device: str, labels: Mapping[str, str]) -> None:
         """Make a named volume of the local driver that shows the directory ``device``."""
         options = {"type": "none", "o": "bind", "device": device}
-        with _our_errors():
+        with our_errors():
             self._api.create_volume(name, driver="local", driver_opts=options, labels=dict(labels))
 
     def remove_volume(self, name: str) -> None:
         """Remove it; one that has gone is fine."""
         try:
-            with _our_errors():
+            with our_errors():
                 self._api.remove_volume(name)
         except NotFoundError:
             return
 
     def list_volumes(self, labels: Mapping[str, str]) -> list[Labelled]:
         """All volumes that carry these labels."""
-        with _our_errors():
+        with our_errors():
             found = self._api.volumes(filters={"label": _filters(labels)}).get("Volumes") or []
         return [
             Labelled(name=item["Name"], labels=item.get("Labels") or {}, given_name=item["Name"])
@@ -187,7 +221,7 @@ class DockerEngine:
 
     def ensure_network(self, name: str, labels: Mapping[str, str], options: Mapping[str, str]) -> str:
         """The bridge network's id, which unlike its name is never ambiguous."""
-        with _our_errors():
+        with our_errors():
             try:
                 return str(self._api.inspect_network(name)["Id"])
             except NotFound:
@@ -204,7 +238,7 @@ class DockerEngine:
     def remove_network(self, name: str) -> None:
         """Remove it; 403 is the engine's word for one that is in use."""
         try:
-            with _our_errors():
+            with our_errors():
                 self._api.remove_network(name)
         except NotFoundError:
             return
@@ -220,12 +254,12 @@ class DockerEngine:
 
     def tail_logs(self, container_id: str, lines: int) -> bytes:
         """The last lines of its log."""
-        with _our_errors():
+        with our_errors():
             return bytes(self._api.logs(container_id, tail=lines))
 
     def _stream(self, method: str, path: str, params: dict[str, str | int]) -> requests.Response:
         """An answer whose head has come and whose body comes as things happen, perhaps for hours."""
-        with _our_errors():
+        with our_errors():
             answer: requests.Response = self._api.request(
                 method, self._root + path, params=params, stream=True, timeout=(CALL_SECONDS, CALL_SECONDS)
             )
@@ -239,7 +273,7 @@ class DockerEngine:
 
     def read_file(self, container_id: str, path: str) -> bytes:
         """One small file, through the engine's archive call, which must be read to its end."""
-        with _our_errors():
+        with our_errors():
             pieces, _ = self._api.get_archive(container_id, path)
             archive = b"".join(pieces)
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
@@ -259,7 +293,7 @@ class _BoundedClient(docker.APIClient):
 
 
 @contextmanager
-def _our_errors() -> Iterator[None]:
+def our_errors() -> Iterator[None]:
     """Let docker's exceptions, and those of what it is built on, leave as ours."""
     with transport_errors():
         try:
@@ -270,6 +304,9 @@ def _our_errors() -> Iterator[None]:
             status = error.response.status_code if error.response is not None else 500
             raise RefusedError(status, str(error.explanation or error)) from error
         except DockerException as error:
+            if isinstance(error.__cause__, OSError):
+                # A client that asks for the engine's version before all else hides that nobody answered.
+                raise EngineAwayError(f"the container engine does not answer: {error.__cause__}") from error
             raise EngineError(f"the container engine's answer makes no sense: {error}") from error
 
 

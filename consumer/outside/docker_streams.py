@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 import requests
 import urllib3
 
-from consumer.outside.errors import EngineAwayError, EngineError
+from consumer.metrics import count_engine_error
+from consumer.outside.errors import EngineAwayError, EngineError, NotFoundError, RefusedError
 
 # One byte for the stream, three of padding, four of length.
 _FRAME_HEAD = struct.Struct(">xxxxL")
@@ -64,10 +65,19 @@ def transport_errors() -> Iterator[None]:
     """Let the exceptions of requests and urllib3, and of what cannot be understood, leave as ours."""
     try:
         yield
+    except NotFoundError:
+        # Often the answer that was hoped for.
+        raise
+    except EngineError as error:
+        away = isinstance(error, EngineAwayError)
+        count_engine_error("away" if away else "refused" if isinstance(error, RefusedError) else "nonsense")
+        raise
     except (urllib3.exceptions.HTTPError, OSError) as error:
+        count_engine_error("away")
         # All that requests raises is an OSError.
         raise EngineAwayError(f"the container engine does not answer: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
+        count_engine_error("nonsense")
         raise EngineError(f"the container engine's answer makes no sense: {error}") from error
 
 

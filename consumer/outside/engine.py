@@ -27,6 +27,14 @@ class EngineFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineHost:
+    """The machine that the engine runs on: its name, and where the engine keeps images and volumes there."""
+
+    name: str
+    data_root: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LocalImage:
     """An image that the engine has. ``digests`` are ``repository@sha256:…``, none for local builds."""
 
@@ -34,6 +42,20 @@ class LocalImage:
     digests: tuple[str, ...] = ()
     # Paths that the image declares as volumes.
     volumes: tuple[str, ...] = ()
+    # All its layers, also those that other images have too.
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """What a container has at ``destination``: ``source`` is a path on the engine's machine.
+
+    ``kind`` is Docker's word: ``bind`` and ``volume`` have such a path, ``tmpfs`` has none.
+    """
+
+    kind: str
+    source: str
+    destination: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +70,7 @@ class ContainerFacts:
     labels: Mapping[str, str] = field(default_factory=dict)
     # Where its writable layer lies on the engine's machine, when the storage driver says so.
     upper_directory: str | None = None
+    mounts: tuple[Mount, ...] = ()
 
     @property
     def started(self) -> bool:
@@ -99,8 +122,23 @@ class Engine(Protocol):
         """Which engine this is."""
         ...
 
+    def host(self) -> EngineHost:
+        """The machine that it runs on."""
+        ...
+
     def find_image(self, reference: str) -> LocalImage | None:
         """The local image with this tag, digest or id."""
+        ...
+
+    def image_ids(self) -> set[str]:
+        """The ids of all images that it has."""
+        ...
+
+    def remove_image(self, reference: str) -> None:
+        """Take this name from its image, and remove the image with its last name; one that has gone is fine.
+
+        Raises ``RefusedError`` while any container, running or not, uses it.
+        """
         ...
 
     def import_image(self, archive: bytes, repository: str, tag: str, changes: list[str]) -> None:
@@ -131,6 +169,10 @@ class Engine(Protocol):
         """How it stands."""
         ...
 
+    def layer_bytes(self, container_id: str) -> int:
+        """How much it has written to its writable layer; the engine counts anew each time."""
+        ...
+
     def signal_container(self, container_id: str, signal: str) -> None:
         """Send its first process a signal; one that has ended or gone is left alone."""
         ...
@@ -148,7 +190,10 @@ class Engine(Protocol):
         ...
 
     def remove_volume(self, name: str) -> None:
-        """Remove it (never what its directory holds); one that has gone is fine."""
+        """Remove it (never what its directory holds); one that has gone is fine.
+
+        Raises ``RefusedError`` while any container, running or not, has it.
+        """
         ...
 
     def list_volumes(self, labels: Mapping[str, str]) -> list[Labelled]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 PREFIX = "org.inferenceserver."
 INSTALLATION, NODE, SLOT = PREFIX + "installation", PREFIX + "node", PREFIX + "slot"
 TASK, ATTEMPT, TOKEN = PREFIX + "task", PREFIX + "attempt", PREFIX + "token"
+# The id of the request that brought the task, for people who follow it through the logs.
+REQUEST = PREFIX + "request"
 # Which workspace (a directory of ours) a container or volume belongs to.
 WORKSPACE = PREFIX + "workspace"
 # What a thing is there for: one of the values below.

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import urllib3
 
+from consumer.metrics import count_server_error
 from consumer.outside.errors import CallRefusedError, ServerAwayError, StaleLeaseError
 from contracts.messages import (
     BlobFacts,
@@ -25,7 +26,7 @@ from contracts.messages import (
     Lease,
     MessageError,
 )
-from contracts.names import LEASE_TOKEN_HEADER
+from contracts.names import LEASE_TOKEN_HEADER, REQUEST_ID_HEADER
 from contracts.problems import ProblemCode
 
 # Connecting to a machine that is there takes milliseconds.
@@ -160,20 +161,26 @@ class Server:
         seconds: float = ANSWER_SECONDS,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """One request; what the server or the network finds wrong with it is raised as one of our errors."""
-        token = {} if lease is None else {LEASE_TOKEN_HEADER: str(lease.token)}
+        about = {} if lease is None else {LEASE_TOKEN_HEADER: str(lease.token)}
+        if lease is not None and lease.request_id is not None:
+            # The id of the request that brought the task goes on through the server's log of this call.
+            about[REQUEST_ID_HEADER] = lease.request_id
         try:
             response = self._pool.request(
                 method,
                 self._url + path,
                 body=body,
-                headers=self._headers | token | (headers or {}),
+                headers=self._headers | about | (headers or {}),
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds),
                 preload_content=False,
                 redirect=False,
             )
             try:
                 if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-                    raise _problem(response)
+                    problem = _problem(response)
+                    if isinstance(problem, ServerAwayError):
+                        count_server_error()
+                    raise problem
                 yield response
             except BaseException:
                 # Half-read: this connection cannot carry another request.
@@ -183,6 +190,7 @@ class Server:
                 response.drain_conn()
                 response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
+            count_server_error()
             raise ServerAwayError(f"the server does not answer: {error}") from error
 
 

@@ -28,6 +28,8 @@ from consumer.outside.labels import Owner, is_ours
 _log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 60.0
+# An engine that is away is back soon, or away for long: what it could not remove goes when it is back.
+RETRY_SECONDS = 5.0
 # A slot that finishes tasks faster than the engine removes containers waits here, so leftovers stay few.
 BACKLOG = 4
 # Threads of an abandoned attempt may still write; after this long the sweep has to see to it.
@@ -86,9 +88,9 @@ class Cleaner:
     def sweep(self) -> None:
         """Remove all leftovers; raises ``EngineError``."""
         for workspace in self.leftovers():
-            said = {"action": "leftover_removed", "workspace": workspace.workspace_id}
-            _log.info("leftover removed", extra=said)
-            self._workspaces.remove(workspace)
+            if self._workspaces.remove(workspace):
+                said = {"action": "leftover_removed", "workspace": workspace.workspace_id}
+                _log.info("leftover removed", extra=said)
 
     def _run(self) -> None:
         sweep_at = time.monotonic() + SWEEP_SECONDS
@@ -99,10 +101,11 @@ class Cleaner:
                     return
                 workspace, settle = item
                 settle(SETTLE_SECONDS)
-                self._try(partial(self._remove, workspace))
+                if not self._try(partial(self._remove, workspace)):
+                    sweep_at = min(sweep_at, time.monotonic() + RETRY_SECONDS)
             if time.monotonic() >= sweep_at:
-                self._try(self.sweep)
-                sweep_at = time.monotonic() + SWEEP_SECONDS
+                swept = self._try(self.sweep)
+                sweep_at = time.monotonic() + (SWEEP_SECONDS if swept else RETRY_SECONDS)
 
     def _remove(self, workspace: Workspace) -> None:
         try:
@@ -115,13 +118,17 @@ class Cleaner:
         with self._lock:
             self._in_use.discard(workspace.workspace_id)
 
-    def _try(self, work: Callable[[], None]) -> None:
+    def _try(self, work: Callable[[], None]) -> bool:
+        """Whether it went well."""
         try:
             work()
         except EngineError as error:
             _log.warning("cleaning failed: %s", error, extra={"action": "cleaning_failed"})
+            return False
         except Exception:  # noqa: BLE001 - The thread must live: without it leftovers would pile up.
             _log.exception("cleaning failed unexpectedly", extra={"action": "cleaning_failed"})
+            return False
+        return True
 
 
 def make_way(engine: Engine, workspace: Workspace, wait: Callable[[float], bool]) -> None:

@@ -6,7 +6,6 @@ while idle.
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable
 from threading import Event, Lock, Timer
@@ -15,10 +14,10 @@ from typing import TypeVar
 from consumer.attempt.events import Stopped
 from consumer.attempt.run import Attempt, Resumption
 from consumer.attempt.verdict import Stop
+from consumer.metrics import SlotState, show_slot
 from consumer.node.fetching import disk_failure
 from consumer.node.record import Record
 from consumer.node.station import Station
-from consumer.node.usage import disk_shortage
 from consumer.node.workspace import Workspace
 from consumer.outside.backoff import delays, persist
 from consumer.outside.errors import (
@@ -30,8 +29,10 @@ from consumer.outside.errors import (
 )
 from consumer.slot.cleaning import Cleaner, make_way
 from consumer.slot.recovery import recover
-from contracts.messages import ClaimRequest, Failure, Lease
+from consumer.slot.sources import LongPoll, WorkSource
+from contracts.messages import Failure, Lease
 from contracts.reasons import ReasonCode
+from serving.logs import working_on
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
@@ -43,8 +44,9 @@ _CLEANING_SECONDS = 10.0
 class SlotWorker:
     """Claims and runs tasks on one slot."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: Station, source: WorkSource | None = None) -> None:
         self._station = station
+        self._source = source or LongPoll(station)
         self._cleaner = Cleaner(station.workspaces)
         self._draining = Event()
         self._lock = Lock()
@@ -60,17 +62,20 @@ class SlotWorker:
             return
         self._draining.set()
         _log.info("draining", extra={"action": "drain_began", "slot": self._station.slot.name})
+        self._source.leave()
         timer = Timer(self._station.settings.drain_seconds, self._stop_attempt)
         timer.daemon = True
         timer.start()
 
     def run(self) -> None:
         """Work until drained."""
+        self._show(SlotState.NOT_READY)
         self._cleaner.start()
         self._go_on()
         pauses = delays()
         while not self._draining.is_set():
             try:
+                self._show(SlotState.IDLE)
                 well = self._claim_and_work()
             except (EngineError, ServerAwayError, CallRefusedError, OSError) as error:
                 _log.warning("not ready: %s", error, extra={"action": "slot_not_ready"})
@@ -78,6 +83,7 @@ class SlotWorker:
             if well:
                 pauses = delays()
             else:
+                self._show(SlotState.NOT_READY)
                 self._draining.wait(next(pauses))
         self._leave()
 
@@ -115,19 +121,13 @@ class SlotWorker:
 
     def _claim_and_work(self) -> bool:
         """Wait for a task and run it; false when the slot itself got in its way."""
+        if not self._station.room.suffices():
+            return False
         # Asking for work only when the engine answers and all is prepared: a task must not wait for that.
         holder = self._station.holder.ensure_running()
         if self._prepared is None:
             self._prepared = self._cleaner.create()
-        self._check_disk()
-        lease = self._station.server.claim(
-            ClaimRequest(
-                node=self._station.settings.node,
-                slot=self._station.slot.name,
-                kinds=[self._station.slot.kind],
-                wait_seconds=self._station.settings.claim_wait_seconds,
-            )
-        )
+        lease = self._source.next_lease()
         if lease is None:
             return True
         workspace, self._prepared = self._prepared, None
@@ -139,15 +139,13 @@ class SlotWorker:
             return False
         return self._work(lease, workspace, Resumption(), holder)
 
-    def _check_disk(self) -> None:
-        """Claim nothing that this node's disk would have to refuse; raises ``OSError``."""
-        settings = self._station.settings
-        shortage = disk_shortage(settings.directory, settings.minimum_free_bytes)
-        if shortage is not None:
-            raise OSError(errno.ENOSPC, f"{settings.directory}: {shortage}")
-
     def _work(self, lease: Lease, workspace: Workspace, resumption: Resumption, holder: str = "") -> bool:
         """Run an attempt and hand its remains over; false when it was not the attempt that went wrong."""
+        self._show(SlotState.BUSY)
+        with working_on(request_id=lease.request_id, task_id=lease.task_id, attempt=lease.attempt):
+            return self._attempt_of(lease, workspace, resumption, holder)
+
+    def _attempt_of(self, lease: Lease, workspace: Workspace, resumption: Resumption, holder: str) -> bool:
         attempt = Attempt(self._station, lease, workspace, holder, resumption)
         with self._lock:
             self._attempt = attempt
@@ -174,6 +172,9 @@ class SlotWorker:
             self._cleaner.discard(workspace, attempt.settle)
         return well
 
+    def _show(self, state: SlotState) -> None:
+        show_slot(self._station.slot.kind, state)
+
     def _give_back(self, lease: Lease, error: Exception) -> None:
         """Tell the server that this slot failed its task, which then runs elsewhere."""
         said = {"action": "attempt_failed_unexpectedly", "task_id": lease.task_id}
@@ -192,6 +193,7 @@ class SlotWorker:
 
     def _leave(self) -> None:
         """Leave nothing behind."""
+        self._source.close()
         if self._prepared is not None:
             self._cleaner.discard(self._prepared)
         self._cleaner.finish(_CLEANING_SECONDS)

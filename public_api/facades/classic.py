@@ -22,6 +22,7 @@ from public_api.routes import SEGMENT, Kind, MethodRefusedError, Target, query_f
 from public_api.upstream import Answer
 from serving.bodies import declared_length
 from serving.problems import ProblemError
+from serving.request_facts import facts_of
 
 Environ = dict[str, Any]
 
@@ -31,6 +32,10 @@ _TASK = re.compile(rf"/{{1,2}}api/tasks/(?P<id>{SEGMENT})/?")
 # What cannot be an id is an unknown one to 1.x clients, which take a 404 for "not yet".
 _NO_TASK = re.compile(r"/{1,2}api/tasks/[^/]+/?")
 _MODELS = re.compile(r"/{1,2}api/models/?")
+# What each is called in metrics and logs.
+_ROUTES = (
+    (_TASKS, "/api/tasks"), (_TASK, "/api/tasks/{}"), (_NO_TASK, "/api/tasks/{}"), (_MODELS, "/api/models"),
+)  # fmt: skip
 _JSON = "application/json"
 # 1.x clients send form fields that nobody knows any more.
 _TOLERANT = ("ignore_unknown", "true")
@@ -51,6 +56,9 @@ class ClassicFacade:
     def answer(self, environ: Environ, target: Target) -> Response | None:
         """The answer to a request of 1.x, or None for a path that was none of its."""
         method = environ["REQUEST_METHOD"]
+        facts_of(environ).route = next(
+            (name for form, name in _ROUTES if form.fullmatch(target.path)), "none"
+        )
         if _TASKS.fullmatch(target.path):
             _allow(method, "POST")
             return self._send_task(environ, query_fields(target.query))

@@ -46,6 +46,10 @@ MODELS: dict[str, TinyModel] = {
     "ignores-sigterm": _shell(
         "never ends, and will not be asked to", "trap '' TERM INT HUP; echo deaf; while :; do sleep 1; done"
     ),
+    "bows-to-sigterm": _shell(
+        "as slow-echo, but told to stop it claims to have ended well, with half a result",
+        "trap 'echo half > /output/half; exit 0' TERM" + _SLOWLY,
+    ),
     "hangs-after-writing": _shell("writes its result, then never ends", "echo x > /output/x; sleep 100000"),
     "leaves-a-child": _shell(
         "ends while a child of it would go on writing",
@@ -61,6 +65,10 @@ MODELS: dict[str, TinyModel] = {
         "writes many files that are small enough one by one",
         "i=0; while :; do head -c 1000000 /dev/zero > /output/$i; i=$((i+1)); done",
     ),
+    "floods-root": _shell(
+        "writes ten megabytes where only a writable root lets it, then never ends",
+        "head -c 10000000 /dev/zero > /flood && sleep 100000",
+    ),
     "floods-files": _shell(
         "makes files without end", "cd /output; i=0; while :; do : > $i; i=$((i+1)); done"
     ),
@@ -70,6 +78,12 @@ MODELS: dict[str, TinyModel] = {
     "links-out": _shell(
         "links to what is not its own",
         "cd /output; ln -s /etc/passwd passwd; ln -s / root; ln -s ../../../../etc/shadow up; echo x > kept",
+    ),
+    "locks-its-output": _shell(
+        "leaves a result that only root may read, in a directory that only its owner may empty",
+        "umask 077; mkdir -p /output/kept/shut /output/sticky; echo x > /output/kept/result;"
+        " echo x > /output/kept/shut/file; echo x > /output/sticky/file; chmod 1777 /output/sticky;"
+        " chmod 0 /output/kept/result /output/kept/shut /output/kept",
     ),
     "makes-fifo": _shell("leaves a named pipe", "mkfifo /output/pipe; echo x > /output/kept"),
     "deep-directories": _shell(

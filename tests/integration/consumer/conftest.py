@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from docker.errors import ImageNotFound
 
 from consumer.bootstrap import build_station
 from consumer.node.settings import Settings
@@ -30,7 +32,8 @@ def images(engine: DockerEngine) -> Iterator[Images]:
     images = Images(engine)
     yield images
     for tag in images.made:
-        engine._api.remove_image(tag, force=True)
+        with suppress(ImageNotFound):
+            engine._api.remove_image(tag, force=True)
 
 
 @pytest.fixture

@@ -134,6 +134,57 @@ def test_a_file_of_ours_is_seen_through_a_volume_without_a_start(subject: Subjec
         subject.engine.read_file(container, "/probe/other")
 
 
+def test_what_a_container_has_stays_until_it_has_gone(subject: Subject, tmp_path: Path) -> None:
+    # Given a container, never started, with a volume
+    volume = f"contract-{secrets.token_hex(8)}"
+    subject.engine.create_volume(volume, str(tmp_path), subject.labels)
+    container = subject.create(Mounts=[{"Type": "volume", "Source": volume, "Target": "/data"}])
+    # Then neither its volume nor its image can be removed
+    with pytest.raises(RefusedError) as caught:
+        subject.engine.remove_volume(volume)
+    assert caught.value.status == 409
+    with pytest.raises(RefusedError):
+        subject.engine.remove_image(subject.image)
+    # And its mounts are told
+    found = subject.engine.find_container(container)
+    assert found is not None
+    assert [(mount.kind, mount.destination) for mount in found.mounts] == [("volume", "/data")]
+    # When it has gone, the volume may go
+    subject.engine.remove_container(container)
+    subject.engine.remove_volume(volume)
+
+
+def test_an_image_goes_with_its_last_name(subject: Subject, images: Images) -> None:
+    image = images.script("true")
+    if isinstance(subject.engine, FakeEngine):
+        subject.engine.images[image] = LocalImage(image_id="sha256:2")
+    found = subject.engine.find_image(image)
+    assert found is not None
+    assert found.image_id in subject.engine.image_ids()
+    for _ in range(2):
+        subject.engine.remove_image(image)
+    assert subject.engine.find_image(image) is None
+    assert found.image_id not in subject.engine.image_ids()
+
+
+def test_the_engine_tells_where_it_lives(subject: Subject) -> None:
+    host = subject.engine.host()
+    assert host.name
+    assert host.data_root == "" or host.data_root.startswith("/")
+
+
+def test_what_was_written_to_the_layer_is_counted(engine: DockerEngine, images: Images) -> None:
+    image = images.script("dd if=/dev/zero of=/file bs=1000 count=100 2>/dev/null")
+    container = engine.create_container({"Image": image, "HostConfig": {"NetworkMode": "none"}})
+    try:
+        watch = engine.watch_exit(container, before_start=True)
+        engine.start_container(container)
+        assert watch.result() == 0
+        assert engine.layer_bytes(container) == 100_000
+    finally:
+        engine.remove_container(container)
+
+
 def test_listings_are_by_all_labels(subject: Subject, tmp_path: Path) -> None:
     name = f"contract-{secrets.token_hex(8)}"
     container = subject.create(name)

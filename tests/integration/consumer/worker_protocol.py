@@ -86,6 +86,7 @@ class WorkerProtocol:
         self.away = False
         self.refuse_puts = 0
         self.content_requests = 0
+        self.claims = 0
         handler = type("Handler", (_Handler,), {"protocol": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
@@ -151,6 +152,7 @@ class WorkerProtocol:
 
     def claim(self, wait_seconds: float) -> Task | None:
         with self._changed:
+            self.claims += 1
             self._changed.wait_for(lambda: self._waiting, wait_seconds)
             if not self._waiting:
                 return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from consumer.outside.engine import ContainerFacts, EngineFacts, Labelled, LocalImage
+from consumer.outside.engine import ContainerFacts, EngineFacts, EngineHost, Labelled, LocalImage, Mount
 from consumer.outside.errors import AbandonedError, EngineAwayError, NotFoundError, RefusedError
 
 # What a container's program does: it gets its container and returns its exit code.
@@ -56,6 +56,8 @@ class FakeEngine:
         self.containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, tuple[str, dict[str, str]]] = {}
         self.networks: dict[str, str] = {}
+        # Where this engine would keep its images; empty: nowhere to be seen.
+        self.data_root = ""
         self.away = False
         self.oom_killed = False
         self.refuse_start: str | None = None
@@ -65,10 +67,25 @@ class FakeEngine:
         self._answer()
         return EngineFacts(version="fake", api_version=(1, 41), os="linux", architecture="amd64")
 
+    def host(self) -> EngineHost:
+        self._answer()
+        return EngineHost(name="fake", data_root=self.data_root)
+
     def find_image(self, reference: str) -> LocalImage | None:
         self._answer()
         by_id = {image.image_id: image for image in self.images.values()}
         return self.images.get(reference) or by_id.get(reference)
+
+    def image_ids(self) -> set[str]:
+        self._answer()
+        return {image.image_id for image in self.images.values()}
+
+    def remove_image(self, reference: str) -> None:
+        self._answer()
+        image = self.find_image(reference)
+        if image is not None and self._uses_image(image.image_id):
+            raise RefusedError(409, f"conflict: a container uses {reference}")
+        self.images.pop(reference, None)
 
     def import_image(self, archive: bytes, repository: str, tag: str, changes: list[str]) -> None:
         self._answer()
@@ -90,9 +107,11 @@ class FakeEngine:
         if name is not None and self._by(name) is not None:
             raise RefusedError(409, f"The container name {name} is already in use")
         container_id = f"{next(self._numbers):064x}"
+        mounts = body.get("HostConfig", {}).get("Mounts") or ()
         facts = ContainerFacts(
             container_id=container_id, state="created", exit_code=0, oom_killed=False, started_at=None,
             labels=body.get("Labels") or {},
+            mounts=tuple(Mount(kind=m["Type"], source=m["Source"], destination=m["Target"]) for m in mounts),
         )  # fmt: skip
         devices = {volume: device for volume, (device, _) in self.volumes.items()}
         self.containers[container_id] = FakeContainer(facts=facts, name=name, body=body, volumes=devices)
@@ -114,6 +133,11 @@ class FakeEngine:
         self._answer()
         container = self._by(name_or_id)
         return None if container is None else container.facts
+
+    def layer_bytes(self, container_id: str) -> int:
+        self._answer()
+        self._known(container_id)
+        return 0
 
     def signal_container(self, container_id: str, signal: str) -> None:
         self._answer()
@@ -144,6 +168,10 @@ class FakeEngine:
 
     def remove_volume(self, name: str) -> None:
         self._answer()
+        for container in self.containers.values():
+            mounts = container.body.get("HostConfig", {}).get("Mounts") or ()
+            if any(mount["Source"] == name for mount in mounts):
+                raise RefusedError(409, f"volume {name} is in use")
         self.volumes.pop(name, None)
 
     def list_volumes(self, labels: Mapping[str, str]) -> list[Labelled]:
@@ -177,6 +205,10 @@ class FakeEngine:
         if not file.is_file():
             raise NotFoundError(path)
         return file.read_bytes()
+
+    def _uses_image(self, image_id: str) -> bool:
+        images = (self.find_image(container.body["Image"]) for container in self.containers.values())
+        return any(image is not None and image.image_id == image_id for image in images)
 
     def _run(self, container: FakeContainer) -> None:
         code = self.program(container)

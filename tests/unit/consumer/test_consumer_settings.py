@@ -33,6 +33,12 @@ def test_installations_in_different_directories_differ() -> None:
         ("INSTALLATION", "../x"),
         ("DRAIN_SECONDS", "nan"),
         ("CLAIM_WAIT_SECONDS", "61"),
+        ("CONSUMER_HOST_DIRECTORY", "relative/path"),
+        ("CONSUMER_HOST_DIRECTORY", "/a/../b"),
+        ("DISK_HIGH_PERCENT", "101"),
+        ("DISK_LOW_PERCENT", "86"),
+        ("CONTENT_UNUSED_SECONDS", "-1"),
+        ("START_PATIENCE_SECONDS", "for ever"),
     ],
 )
 def test_a_wrong_setting_is_named(variable: str, value: str) -> None:
@@ -43,3 +49,17 @@ def test_a_wrong_setting_is_named(variable: str, value: str) -> None:
 def test_gpus_are_none_or_listed() -> None:
     assert Settings.from_environment({"GPUS": "none"}).gpus == ()
     assert Settings.from_environment({"GPUS": "GPU-1234, MIG-5678"}).gpus == ("GPU-1234", "MIG-5678")
+
+
+def test_the_low_watermark_follows_the_high_one() -> None:
+    assert Settings.from_environment({}).disk_low_percent == 75
+    assert Settings.from_environment({"DISK_HIGH_PERCENT": "50"}).disk_low_percent == 40
+    assert Settings.from_environment({"DISK_HIGH_PERCENT": "5"}).disk_low_percent == 0
+
+
+def test_installations_in_one_path_of_different_containers_differ() -> None:
+    one, other = (
+        Settings.from_environment({"CONSUMER_DIRECTORY": "/data", "CONSUMER_HOST_DIRECTORY": place})
+        for place in ("/volumes/one", "/volumes/other")
+    )
+    assert one.installation != other.installation

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 
 import pytest
 
 from consumer.node.contents import Contents
-from consumer.node.fetching import fetch_and_unpack
+from consumer.node.fetching import Allowance, fetch_and_unpack
+from consumer.node.residence import HostPaths
 from consumer.outside.errors import AbandonedError, PreventedError
 from consumer.outside.labels import Owner
 from contracts.reasons import ReasonCode
@@ -19,6 +21,10 @@ from tests.unit.consumer.fake_server import facts_of, zip_of
 
 OWNER = Owner(installation="inst", node="node", slot="cpu-0")
 ZIP = zip_of({"weights.bin": b"w" * 1000, "more/labels.txt": b"labels"})
+
+
+def contents(engine: FakeEngine, directory: Path) -> Contents:
+    return Contents(engine, directory, OWNER, HostPaths.same(directory))
 
 
 def stream() -> Iterator[bytes]:
@@ -39,7 +45,10 @@ def test_all_of_it_is_on_the_disk_before_it_has_its_name(
     monkeypatch.setattr("consumer.node.contents.os.fsync", fsync)
     engine = FakeEngine()
     # When content is fetched
-    name = Contents(engine, tmp_path, OWNER).ensure_volume(facts_of(ZIP), stream, Event(), keep_free_bytes=0)
+    with ExitStack() as uses:
+        name = contents(engine, tmp_path).use(
+            facts_of(ZIP), stream, Event(), uses, Allowance(keep_free_bytes=0)
+        )
     # Then its files and directories were synced under their first name, and the new name last
     *before, last = synced
     incoming = {path.partition(".incoming/")[2] for path in before}
@@ -58,7 +67,7 @@ def fetch(directory: Path, keep_free_bytes: int, abandoned: Event) -> None:
         destination,
         abandoned,
         invalid=ReasonCode.INPUT_INVALID,
-        keep_free_bytes=keep_free_bytes,
+        allowance=Allowance(keep_free_bytes=keep_free_bytes),
     )
 
 

@@ -19,7 +19,10 @@ ONE, OTHER = LocalImage(image_id="sha256:1"), LocalImage(image_id="sha256:2")
 
 
 def resolve(engine: FakeEngine, spec: ImageSpec) -> LocalImage:
-    return resolve_image(engine, spec, Event(), pulling=lambda: None)
+    def pull(reference: str) -> None:
+        engine.pull_image(reference, Event())
+
+    return resolve_image(engine, spec, pulling=lambda: None, pull=pull)
 
 
 def test_a_local_tag_wins() -> None:
@@ -74,6 +77,7 @@ def test_a_local_build_that_was_replaced_is_told() -> None:
         ("toomanyrequests: You have reached your pull rate limit", "pull_failed"),
         ("x509: certificate signed by unknown authority", "pull_failed"),
         ("something else entirely", "pull_failed"),
+        ("write /var/lib/docker/tmp/GetImageBlob1: no space left on device", "node_full"),
     ],
 )
 def test_a_refused_pull_is_the_models_fault_or_ours(words: str, code: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from consumer.node.residence import HostPaths
 from consumer.node.workspace import Workspaces
 from consumer.outside import labels
 from consumer.outside.engine import LocalImage
@@ -60,7 +61,7 @@ def test_a_container_that_only_inherits_our_labels_is_left_alone(tmp_path: Path)
     engine.create_container({"Image": "x", "Labels": MODEL}, f"inferenceserver-{ID}")
     stranger = engine.create_container(body, "friendly_curie")
     # Then only ours is found to be swept
-    assert Workspaces(engine, tmp_path / "work", OWNER).found() == {ID}
+    assert Workspaces(engine, tmp_path / "work", OWNER, HostPaths.same(tmp_path)).found() == {ID}
     # And only ours is removed when its slot is no more
     remove_other_slots(engine, OWNER, tmp_path, {"cpu-1"})
     assert list(engine.containers) == [stranger]

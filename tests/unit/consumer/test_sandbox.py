@@ -137,3 +137,10 @@ def test_log_files_stay_bounded_but_hold_the_log() -> None:
     limits = replace(lease().limits, log_bytes=1024**3)
     options = container_body(lease(limits=limits), IMAGE, PLACE)["HostConfig"]["LogConfig"]["Config"]
     assert int(options["max-size"]) * int(options["max-file"]) == 3 * 1024**3
+
+
+def test_the_container_carries_the_request_that_sent_its_task() -> None:
+    labels = container_body(lease(request_id="edge-0123456789"), IMAGE, PLACE)["Labels"]
+    assert labels["org.inferenceserver.request"] == "edge-0123456789"
+    # A task of an earlier release has none, and then neither has its container.
+    assert "org.inferenceserver.request" not in container_body(lease(), IMAGE, PLACE)["Labels"]

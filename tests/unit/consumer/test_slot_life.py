@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from consumer.outside.engine import ContainerFacts
-from consumer.outside.errors import EngineAwayError
+from consumer.outside.errors import EngineAwayError, RefusedError
 from consumer.slot.cleaning import Cleaner, make_way
 from consumer.slot.worker import SlotWorker
 from contracts.reasons import ReasonCode
@@ -249,3 +249,57 @@ def test_a_busy_slot_sweeps_all_the_same(tmp_path: Path, monkeypatch: pytest.Mon
     # Then the leftover goes
     cleaner.finish(10)
     assert spaces(bench) == [bench.workspace]
+
+
+class Forgetful(FakeEngine):
+    """Keeps every input volume, as an engine does that was restarted with its containers alive."""
+
+    def remove_volume(self, name: str) -> None:
+        if name.endswith("-input"):
+            raise RefusedError(500, f"remove {name}: volume has active mounts")
+        super().remove_volume(name)
+
+
+def test_a_volume_that_the_engine_keeps_keeps_nothing_else(tmp_path: Path) -> None:
+    # Given two leftovers, of each of which the engine will not let a volume go
+    bench = Bench(tmp_path, kind=Forgetful)
+    bench.cleaner.adopt(bench.workspace.workspace_id)
+    leftovers = [bench.station.workspaces.named(letter * 16) for letter in "ab"]
+    for leftover in leftovers:
+        bench.station.workspaces.create(leftover)
+    # When they are removed
+    bench.cleaner.sweep()
+    # Then all of their data has gone, and all volumes but those
+    assert [leftover.root.exists() for leftover in leftovers] == [False, False]
+    left = {name for name in bench.engine.volumes if bench.workspace.workspace_id not in name}
+    assert left == {leftover.volume("input") for leftover in leftovers}
+
+
+def test_what_a_container_still_has_is_kept_for_later(tmp_path: Path) -> None:
+    # Given a leftover whose container the engine is still removing
+    class Slow(FakeEngine):
+        def remove_volume(self, name: str) -> None:
+            raise RefusedError(409, f"remove {name}: volume is in use")
+
+    bench = Bench(tmp_path, kind=Slow)
+    with pytest.raises(RefusedError):
+        bench.station.workspaces.remove(bench.workspace)
+    assert bench.workspace.output.is_dir()
+
+
+def test_what_could_not_be_removed_goes_soon_after_the_engine_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given a finished attempt whose engine is away
+    monkeypatch.setattr("consumer.slot.cleaning.RETRY_SECONDS", 0.05)
+    bench = Bench(tmp_path)
+    bench.engine.away = True
+    bench.cleaner.start()
+    bench.cleaner.discard(bench.workspace)
+    wait_until(lambda: "cleaning failed" in caplog.text)
+    assert bench.workspace.root.exists()
+    # When it is back
+    bench.engine.away = False
+    # Then nobody waits for the next minute's sweep
+    wait_until(lambda: spaces(bench) == [])
+    bench.cleaner.finish(10)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from consumer.attempt.verdict import Stop
-from consumer.attempt.watch import Watched, rest_after, time_or_disk
+from consumer.attempt.watch import Watched, rest_after, time_or_disk, too_much
 from tests.unit.consumer.consumer_leases import lease
 
 
@@ -47,6 +48,18 @@ def test_the_engines_disk_is_looked_at_too(tmp_path: Path, monkeypatch: pytest.M
     # Then the model is stopped for it
     assert time_or_disk(watched(tmp_path)) is None
     assert time_or_disk(watched(tmp_path, layer=layer)) is not None
+
+
+@pytest.mark.parametrize(("written", "stopped"), [(1000, False), (1001, True)])
+def test_the_engine_is_asked_for_a_layer_that_cannot_be_seen(
+    tmp_path: Path, written: int, *, stopped: bool
+) -> None:
+    asked = replace(watched(tmp_path), ask_layer=lambda: written)
+    found = too_much(asked)
+    assert (found is not None) == stopped
+    if found is not None:
+        assert found.stop is Stop.OUTPUT_TOO_LARGE
+        assert "outside its output" in found.detail
 
 
 def test_counting_takes_a_tenth_of_the_time_but_never_pauses_for_long() -> None:
