@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
 
@@ -22,6 +23,12 @@ def median_and_spread(seconds: list[float]) -> str:
     """A median with its extremes, in milliseconds."""
     low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
     return f"{middle * 1000:.0f} ms ({low * 1000:.0f} to {high * 1000:.0f})"
+
+
+def percentile(seconds: list[float], part: float) -> float:
+    """The smallest of the times that at least ``part`` of them (0.95, say) do not exceed."""
+    ordered = sorted(seconds)
+    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
 def table(figures: list[Figure]) -> str:

@@ -114,7 +114,8 @@ class Sandbox(_Message):
 class ClaimRequest(_Message):
     """``POST /v1/leases``: a free slot asks for work and waits up to ``wait_seconds`` for it.
 
-    ``task_id`` is a hint taken from an announcement: claim this task, or nothing.
+    ``task_id`` is the hint of the announcement that led here. It says that there is work; what runs is the
+    task that is first in line, which may be another (priorities are the claim's, not the broker's).
     """
 
     node: str
@@ -146,6 +147,8 @@ class Lease(_Message):
     allow_empty_output: bool
     input: BlobFacts
     content: BlobFacts | None
+    # The X-Request-Id with which the task was sent, for logs and labels; null where nobody gave it one.
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

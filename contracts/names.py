@@ -21,6 +21,8 @@ IMAGE_REFERENCE_PATTERN = (
 LEASE_TOKEN_HEADER = "Lease-Token"  # noqa: S105 - The name of a header.
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
 REQUEST_ID_HEADER = "X-Request-Id"
+# Which key the private API found in a request: its id, which is no secret.
+KEY_ID_HEADER = "X-Key-Id"
 NEXT_OFFSET_HEADER = "X-Next-Offset"
 
 # What a model's container finds in its environment.

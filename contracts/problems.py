@@ -45,7 +45,9 @@ class ProblemCode(StrEnum):
     TASK_NOT_FINISHED = "task_not_finished"
     TASK_FAILED = "task_failed"
     TASK_FINISHED = "task_finished"
-    DATA_EXPIRED = "data_expired"
+    INPUT_EXPIRED = "input_expired"
+    OUTPUT_EXPIRED = "output_expired"
+    LOG_EXPIRED = "log_expired"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     STALE_LEASE = "stale_lease"
 
@@ -92,7 +94,9 @@ PROBLEMS: dict[ProblemCode, Problem] = {
     ProblemCode.TASK_NOT_FINISHED: Problem(409, "The task has not finished yet", retryable=True),
     ProblemCode.TASK_FAILED: Problem(409, "The task did not succeed; it has no output"),
     ProblemCode.TASK_FINISHED: Problem(409, "The task has already ended"),
-    ProblemCode.DATA_EXPIRED: Problem(410, "The data is past its retention and gone"),
+    ProblemCode.INPUT_EXPIRED: Problem(410, "The input is past its retention and gone"),
+    ProblemCode.OUTPUT_EXPIRED: Problem(410, "The output is past its retention and gone"),
+    ProblemCode.LOG_EXPIRED: Problem(410, "The log is past its retention and gone"),
     ProblemCode.IDEMPOTENCY_CONFLICT: Problem(409, "This Idempotency-Key was used for something else"),
     ProblemCode.STALE_LEASE: Problem(409, "This lease is over; another word about it changes nothing"),
     ProblemCode.STORAGE_FULL: Problem(507, "The server has no room for this", retryable=True),

@@ -56,6 +56,7 @@ LEASE = Lease(
     allow_empty_output=False,
     input=FACTS,
     content=None,
+    request_id="edge-0123456789abcdef",
 )
 MESSAGES = {
     "claim_request": ClaimRequest(node="n1", slot="cpu-0", kinds=[SlotKind.CPU], wait_seconds=20.0),
