@@ -1,7 +1,7 @@
 # Every target calls something in setup/, where the work is described. `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo down engine-down images test unit lint format lock clean
+.PHONY: help demo down engine-down stack-up stack-down stack-status proxy backup restore images model-test test unit lint format lock clean
 
 # Where the server listens: make demo PORT=9000
 PORT ?= 8080
@@ -23,9 +23,37 @@ down: ## stop the server; its data and the engine stay
 engine-down: ## stop the container engine, if it was started from here
 	@setup/stop.sh engine-down
 
-images: ## build the base image, the model template and the example model
+stack-up: ## the full stack on HTTPS_PORT (8443): PostgreSQL, S3, RabbitMQ, TLS; waits until it works
+	@setup/venv.sh embedded
+	@$(PYTHON_IN) -m setup stack-up
+
+stack-down: ## stop and remove the full stack; its data stays (PURGE=1 deletes it)
+	@setup/venv.sh embedded
+	@$(PYTHON_IN) -m setup stack-down
+
+stack-status: ## how each service of the full stack is
+	@setup/venv.sh embedded
+	@$(PYTHON_IN) -m setup stack-status
+
+proxy: ## domains and certificates of the full stack: make proxy ARGS='domains list'
+	@setup/venv.sh embedded
+	@$(PYTHON_IN) -m setup proxy
+
+backup: ## copy the full stack's database and blobs into a new directory: TO=
+	@setup/venv.sh embedded
+	@$(PYTHON_IN) -m setup backup
+
+restore: ## bring a backup into an empty stack: FROM=
+	@setup/venv.sh embedded
+	@$(PYTHON_IN) -m setup restore
+
+images: ## build every image: base, model template, example, the full stack's
 	@setup/venv.sh embedded
 	@$(PYTHON_IN) -m setup images
+
+model-test: ## try a model as the server would run it: DIR=folder [SAMPLE= CONTENT= TAG= GPU=1 MEMORY= TIME=]
+	@setup/venv.sh embedded
+	@$(PYTHON_IN) -m setup model-test
 
 test: ## everything from nothing, then all tests (ARGS= goes to pytest)
 	@setup/venv.sh dev

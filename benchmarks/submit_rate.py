@@ -27,6 +27,8 @@ _CALLERS = 32
 # Connections, caches and the database's first look at its tables are not what is measured.
 _WARM_UP_SECONDS = 3
 _FROZEN_SECONDS = 0.250
+# On a machine that cannot keep the rate at all everybody waits in one line, and the ratio says nothing.
+_MEDIAN_SECONDS = 0.050
 
 
 def measure(server: Server, *, postgres: Part, rabbitmq: Part | None = None) -> list[Figure]:
@@ -45,8 +47,8 @@ def measure(server: Server, *, postgres: Part, rabbitmq: Part | None = None) -> 
             _milliseconds(usual),
             f"their median: {median * 1000:.1f} ms",
             p99 / median,
-            "below 5.0",
-            p99 < 5 * median,
+            "below 5.0, median below 50 ms",
+            p99 < 5 * median and median < _MEDIAN_SECONDS,
         )
     ]
     if rabbitmq is None:

@@ -116,7 +116,7 @@ def _run_parent(settings: Settings) -> int:
     _show_metrics(settings, slots)
     room = build_room(settings, engine)
     threading.Thread(target=_keep_tidy, args=(room,), name="tidy", daemon=True).start()
-    supervise(slots, settings.drain_seconds, partial(start_process, environment=environment))
+    supervise(slots, settings.leave_seconds, partial(start_process, environment=environment))
     return 0
 
 

@@ -25,8 +25,8 @@ _log = logging.getLogger(__name__)
 # A child that has lived this long did not die of its start.
 _HEALTHY_SECONDS = 30.0
 _POLL_SECONDS = 0.2
-# What a child may take beyond its drain: a last word to a slow server, and cleaning.
-_BEYOND_DRAIN_SECONDS = 30.0
+# What a child may take beyond its time to leave: a last word to a slow server, and cleaning.
+_BEYOND_LEAVE_SECONDS = 30.0
 
 Start = Callable[[Slot], "subprocess.Popen[bytes]"]
 
@@ -54,7 +54,13 @@ class Child:
             self._process = None
             self._not_before = now + next(self._pauses)
         if self._process is None and now >= self._not_before:
-            self._process, self._began = self._start(self._slot), now
+            try:
+                self._process, self._began = self._start(self._slot), now
+            except OSError as error:
+                # No room for another process at the moment: the other slots must not end with it.
+                said = {"action": "slot_not_started", "slot": self._slot.name}
+                _log.warning("the slot's process cannot be started: %s", error, extra=said)
+                self._not_before = now + next(self._pauses)
 
     def terminate(self) -> None:
         """Ask it to drain."""
@@ -81,7 +87,7 @@ def start_process(slot: Slot, environment: Mapping[str, str]) -> subprocess.Pope
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=dict(environment), start_new_session=True)
 
 
-def supervise(slots: list[Slot], drain_seconds: float, start: Start) -> None:
+def supervise(slots: list[Slot], leave_seconds: float, start: Start) -> None:
     """Keep one child per slot alive until SIGTERM or SIGINT, then let them drain and wait for them."""
     stopping = Event()
 
@@ -97,6 +103,6 @@ def supervise(slots: list[Slot], drain_seconds: float, start: Start) -> None:
         stopping.wait(_POLL_SECONDS)
     for child in children:
         child.terminate()
-    deadline = time.monotonic() + drain_seconds + _BEYOND_DRAIN_SECONDS
+    deadline = time.monotonic() + leave_seconds + _BEYOND_LEAVE_SECONDS
     for child in children:
         child.wait(deadline)

@@ -9,18 +9,37 @@ import threading
 from pathlib import Path
 
 from flask import Flask
+from sqlalchemy.exc import IntegrityError
 
 from archives.limits import ZipLimits
+from private_api.announcing.announcer import Announcer, BrokerAnnouncer, NoAnnouncer
+from private_api.announcing.dead_letters import DeadLetterBox
 from private_api.bell import Bell
-from private_api.blobs.directory import DirectoryBlobStore
+from private_api.blobs.choice import open_blob_store
 from private_api.crashpoints import Crashpoints
-from private_api.http import health, keys, leases, models, openapi, submissions, task_logs, tasks
+from private_api.http import (
+    dead_letters,
+    health,
+    keys,
+    leases,
+    models,
+    openapi,
+    submissions,
+    task_logs,
+    tasks,
+)
+from private_api.http.authentication import name_keys
+from private_api.http.metrics import show_metrics
+from private_api.http.outages import answer_outages
 from private_api.http.services import Services, attach
 from private_api.http.strangeness import refuse_strange_requests
+from private_api.metrics import count_connections
 from private_api.settings import Settings
+from private_api.start import open_database
 from private_api.store.database import Database
 from private_api.store.keys import Role, add_key, is_known, new_secret
 from private_api.upkeep import start_upkeep
+from serving.http_metrics import count_requests
 from serving.problems import answer_with_problems
 from serving.request_ids import carry_request_ids
 
@@ -30,15 +49,19 @@ _FIRST_KEYS = {"admin.key": Role.ADMIN, "worker.key": Role.WORKER}
 
 def bootstrap(settings: Settings, *, stopping: threading.Event, upkeep: bool = True) -> Flask:
     """The whole service behind one WSGI application."""
-    database = Database(settings.database_url)
+    database = open_database(settings)
+    count_connections(database.engine)
     database.migrate()
     ensure_first_keys(database, settings.key_directory)
+    crashpoints = Crashpoints(settings.crash_at, settings.crash_marker)
     services = Services(
         settings=settings,
         database=database,
-        blobs=DirectoryBlobStore(settings.blob_directory, min_free_bytes=settings.min_free_bytes),
+        blobs=open_blob_store(settings),
         bell=Bell(),
-        crashpoints=Crashpoints(settings.crash_at, settings.crash_marker),
+        announcer=_announcer(settings, database, crashpoints, stopping),
+        dead_letters=DeadLetterBox(settings.broker) if settings.broker else None,
+        crashpoints=crashpoints,
         zip_limits=ZipLimits(
             max_entries=settings.max_zip_entries, max_unpacked_bytes=settings.max_unpacked_bytes
         ),
@@ -53,13 +76,27 @@ def bootstrap(settings: Settings, *, stopping: threading.Event, upkeep: bool = T
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     attach(app, services)
     answer_with_problems(app)
+    answer_outages(app)
     carry_request_ids(app)
+    count_requests(app)
+    name_keys(app)
     refuse_strange_requests(app)
-    for room in (submissions, tasks, task_logs, models, keys, leases, health, openapi):
+    for room in (submissions, tasks, task_logs, models, keys, dead_letters, leases, health, openapi):
         app.register_blueprint(room.blueprint)
+    show_metrics(app, services)
     if upkeep:
         start_upkeep(services)
     return app
+
+
+def _announcer(
+    settings: Settings, database: Database, crashpoints: Crashpoints, stopping: threading.Event
+) -> Announcer:
+    if settings.broker is None:
+        return NoAnnouncer()
+    announcer = BrokerAnnouncer(settings.broker, database, crashpoints, stopping=stopping)
+    announcer.start()
+    return announcer
 
 
 def ensure_first_keys(database: Database, directory: Path) -> None:
@@ -72,7 +109,8 @@ def ensure_first_keys(database: Database, directory: Path) -> None:
         file = directory / name
         _write_once(file, new_secret() + "\n")
         secret = file.read_text().strip()
-        with database.write() as connection:
+        # Another process may be at the same point; its row will do.
+        with contextlib.suppress(IntegrityError), database.write() as connection:
             if not is_known(connection, secret):
                 add_key(connection, name=f"first {role.value}", role=role, secret=secret)
 

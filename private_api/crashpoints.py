@@ -16,6 +16,8 @@ TASK_COMMITTED = "task_committed"
 CLAIMED = "claimed"
 OUTPUT_STORED = "output_stored"
 COMPLETED = "completed"
+ANNOUNCING = "announcing"
+ANNOUNCED = "announced"
 
 
 class Crashpoints:

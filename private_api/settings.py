@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from contracts.announcements import BrokerAddress, broker_address
+from private_api.decisions.retention import Retention
+from private_api.store.database import DatabaseUrlError, database_url
+
 
 class SettingsError(ValueError):
     """A setting has a value that cannot be used; the message names its variable."""
 
 
 GIBIBYTE = 1024**3
+# A thousand years: any later moment could not be written as a date.
+_MOST_SECONDS = 1000 * 366 * 86400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +26,18 @@ class Settings:
 
     # Where the service listens. Loopback: only public_api, on the same machine, speaks to it.
     bind: str = "127.0.0.1:8081"
-    database_url: str = "sqlite:///.state/database.sqlite"
+    # Kept out of what is printed: it may hold a password.
+    database_url: str = field(default="sqlite:///.state/database.sqlite", repr=False)
     # Takes the place of a password in database_url; never shown.
     database_password: str = field(default="", repr=False)
+    # Connections of each process to PostgreSQL at most. Requests share them, milliseconds each; one that
+    # finds none free for ten seconds is asked to come back.
+    database_connections: int = 32
     # `directory`, or `s3` for any S3 store.
     blob_store: str = "directory"
     blob_directory: Path = Path(".state/blobs")
     s3_endpoint: str = "http://s3:8333"
+    # One installation's own: what its database does not know is deleted from it after a day.
     s3_bucket: str = "inferenceserver"
     s3_region: str = "us-east-1"
     s3_access_key: str = field(default="", repr=False)
@@ -35,13 +46,16 @@ class Settings:
     blob_public_url: str = ""
     # The broker that tells consumers promptly of work: amqp://user@host:5672/vhost. Empty: none; consumers
     # then wait at the claim route.
-    broker_url: str = ""
+    broker_url: str = field(default="", repr=False)
     broker_password: str = field(default="", repr=False)
     # How long the service waits at its start for a database or blob store that does not answer.
     start_patience_seconds: float = 120.0
     # Holds admin.key and worker.key: made at first start, read at every other.
     key_directory: Path = Path(".state")
-    # Threads of the one server process. Long polls sit in them, so there are many; they cost little.
+    # Processes that serve. Each has threads, permits and connections of its own. A bell rings within one of
+    # them only: who waits in another hears of a change up to a second later.
+    workers: int = 1
+    # Threads of each server process. Long polls sit in them, so there are many; they cost little.
     threads: int = 384
     # Long polls held at once; further ones are answered at once, so that work never waits for watching.
     held_requests: int = 144
@@ -68,6 +82,24 @@ class Settings:
     crash_at: str = ""
     crash_marker: Path | None = None
 
+    @property
+    def broker(self) -> BrokerAddress | None:
+        """Where the broker is; null where none is configured."""
+        return broker_address(self.broker_url, self.broker_password) if self.broker_url else None
+
+    @property
+    def retention(self) -> Retention:
+        """How long the data of ended tasks is kept where their model does not say."""
+
+        def seconds(own: float | None) -> float:
+            return self.retention_seconds if own is None else own
+
+        return Retention(
+            input_seconds=seconds(self.input_retention_seconds),
+            output_seconds=seconds(self.output_retention_seconds),
+            log_seconds=seconds(self.log_retention_seconds),
+        )
+
     @staticmethod
     def from_environment(environment: Mapping[str, str]) -> Settings:
         """Read the settings; raises ``SettingsError`` naming the first variable that is wrong."""
@@ -75,8 +107,9 @@ class Settings:
         default = Settings()
         settings = Settings(
             bind=read.text("PRIVATE_API_BIND", default.bind),
-            database_url=read.text("DATABASE_URL", default.database_url),
+            database_url=read.database_url("DATABASE_URL", default.database_url),
             database_password=read.secret("DATABASE_PASSWORD"),
+            database_connections=read.whole("DATABASE_CONNECTIONS", default.database_connections, least=4),
             blob_store=read.one_of("BLOB_STORE", ("directory", "s3"), default.blob_store),
             blob_directory=Path(read.text("BLOB_DIRECTORY", str(default.blob_directory))),
             s3_endpoint=read.text("S3_ENDPOINT", default.s3_endpoint),
@@ -89,6 +122,7 @@ class Settings:
             broker_password=read.secret("BROKER_PASSWORD"),
             start_patience_seconds=read.seconds("START_PATIENCE_SECONDS", default.start_patience_seconds),
             key_directory=Path(read.text("KEY_DIRECTORY", str(default.key_directory))),
+            workers=read.whole("PRIVATE_API_WORKERS", default.workers, least=1),
             threads=read.whole("PRIVATE_API_THREADS", default.threads, least=4),
             held_requests=read.whole("PRIVATE_API_HELD_REQUESTS", default.held_requests, least=1),
             held_claims=read.whole("PRIVATE_API_HELD_CLAIMS", default.held_claims, least=1),
@@ -106,6 +140,11 @@ class Settings:
             crash_at=read.text("CRASH_AT", ""),
             crash_marker=Path(environment["CRASH_MARKER"]) if environment.get("CRASH_MARKER") else None,
         )
+        if settings.broker_url:
+            try:
+                broker_address(settings.broker_url, settings.broker_password)
+            except ValueError as error:
+                raise SettingsError(f"BROKER_URL {error}") from error
         if settings.held_requests + settings.held_claims >= settings.threads:
             raise SettingsError(
                 "PRIVATE_API_THREADS must exceed PRIVATE_API_HELD_REQUESTS and PRIVATE_API_HELD_CLAIMS "
@@ -120,6 +159,14 @@ class _Reader:
 
     def text(self, name: str, default: str) -> str:
         return self._environment.get(name) or default
+
+    def database_url(self, name: str, default: str) -> str:
+        given = self.text(name, default)
+        try:
+            database_url(given)
+        except DatabaseUrlError as error:
+            raise SettingsError(f"{name} {error}") from error
+        return given
 
     def secret(self, name: str) -> str:
         """The variable itself, or the contents of the file that ``NAME_FILE`` names."""
@@ -159,8 +206,8 @@ class _Reader:
             value = float(given)
         except ValueError as error:
             raise SettingsError(f"{name} must be a number of seconds, not {given!r}") from error
-        if not 0 <= value < float("inf"):
-            raise SettingsError(f"{name} must not be negative, nor infinite")
+        if not 0 <= value <= _MOST_SECONDS:
+            raise SettingsError(f"{name} must be 0 to {_MOST_SECONDS:.0f} seconds")
         return value
 
     def optional_seconds(self, name: str) -> float | None:

@@ -6,6 +6,7 @@ then is it recorded, and if recording fails Caddy is given its old configuration
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -55,31 +56,31 @@ class Domains:
         """Serve another domain; raises ``DomainError`` and what the rooms below raise."""
         name = normalized_name(text)
         with self._store.locked():
-            domains = self._read().domains
-            if name in domains:
+            records = self._read()
+            if name in records.domains:
                 raise DomainError(f"{name} is served already; 'domains change {name}' changes it")
-            _refuse_second_address(name, domains)
+            _refuse_second_address(name, records.domains)
             tls = wish.tls or (TlsKind.FILES if wish.certificate else TlsKind.ACME)
-            return self._put(Domain(name=name, tls=tls), wish, domains)
+            return self._put(Domain(name=name, tls=tls), wish, records)
 
     def change(self, text: str, wish: Wish) -> Domain:
         """Serve a domain otherwise than before; raises as ``add`` does."""
         name = normalized_name(text)
         with self._store.locked():
-            domains = self._read().domains
-            domain = _known(name, domains)
+            records = self._read()
+            domain = _known(name, records.domains)
             tls = wish.tls or (TlsKind.FILES if wish.certificate else domain.tls)
-            return self._put(replace(domain, tls=tls), wish, domains)
+            return self._put(replace(domain, tls=tls), wish, records)
 
     def remove(self, text: str) -> str:
         """Serve a domain no longer; returns its name."""
         name = normalized_name(text)
         with self._store.locked():
-            domains = self._read().domains
-            _known(name, domains)
-            left = {other: domain for other, domain in domains.items() if other != name}
+            records = self._read()
+            _known(name, records.domains)
+            left = {other: domain for other, domain in records.domains.items() if other != name}
             self._take_over(left, lambda: self._store.remove(name))
-            self._store.sweep(left)
+            self._sweep(left, records)
         return name
 
     def all(self) -> list[Domain]:
@@ -101,18 +102,23 @@ class Domains:
         """Whether Caddy runs something else than what is recorded."""
         return self._admin_api.running() != self._rendered(self._read().domains)
 
-    def _put(self, domain: Domain, wish: Wish, domains: dict[str, Domain]) -> Domain:
+    def _put(self, domain: Domain, wish: Wish, records: Records) -> Domain:
         check_kind(domain.name, domain.tls, public_ca=self._settings.acme_ca is None)
         domain = self._with_email(domain, wish)
         domain = self._with_files(domain, wish)
-        after = {**domains, domain.name: domain}
+        after = {**records.domains, domain.name: domain}
         try:
             self._take_over(after, lambda: self._store.write(domain))
         except BaseException:
-            self._store.sweep(domains)
+            self._sweep(records.domains, records)
             raise
-        self._store.sweep(after)
+        self._sweep(after, records)
         return domain
+
+    def _sweep(self, domains: dict[str, Domain], records: Records) -> None:
+        # Which certificate a damaged record names is not known, and its key may be the only one there is.
+        if not records.damaged:
+            self._store.sweep(domains)
 
     def _with_email(self, domain: Domain, wish: Wish) -> Domain:
         if domain.tls is not TlsKind.ACME:
@@ -136,7 +142,7 @@ class Domains:
         self._judge_dates(wish, facts)
         if wish.key.stat().st_mode & 0o077:
             self._warn(f"{wish.key} can be read by other users; the copy that was made of it cannot")
-        stem = self._store.keep_certificate(domain.name, facts.fingerprint, wish.certificate, wish.key)
+        stem = self._store.keep_certificate(domain.name, wish.certificate, wish.key)
         return replace(domain, certificate=stem)
 
     def _judge_dates(self, wish: Wish, facts: CertificateFacts) -> None:
@@ -157,12 +163,16 @@ class Domains:
 
     def _take_over(self, domains: dict[str, Domain], record: Callable[[], None]) -> None:
         config = self._rendered(domains)
-        before = self._admin_api.running()
+        before, kept = self._admin_api.running(), self._store.read_rendered()
         self._admin_api.load(config)
         try:
-            record()
+            # The record comes last: once it is there, the change outlives everything.
             self._store.write_rendered(_text(config))
+            record()
         except RecordError:
+            if kept is not None:
+                with contextlib.suppress(RecordError):
+                    self._store.write_rendered(kept)
             self._admin_api.load(before)
             raise
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -88,7 +89,11 @@ class RecordStore:
 
     def remove(self, name: str) -> None:
         """Forget ``name``; its certificate files go with the next sweep."""
-        self._record(name).unlink(missing_ok=True)
+        path = self._record(name)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise RecordError(f"{path} cannot be removed: {error.strerror}") from error
 
     def write_rendered(self, text: str) -> None:
         """Keep the whole configuration, which Caddy reads when it starts."""
@@ -101,15 +106,20 @@ class RecordStore:
         except OSError:
             return None
 
-    def keep_certificate(self, name: str, fingerprint: str, certificate: Path, key: Path) -> str:
+    def keep_certificate(self, name: str, certificate: Path, key: Path) -> str:
         """Copy a pair to where Caddy reads it, readable by nobody else; returns its stem."""
-        # With the fingerprint in it, a renewed certificate has another path, and Caddy reads it anew.
-        stem = f"{_file_name(name)}.{fingerprint[:16]}"
-        for source, target in zip((certificate, key), self.certificate_paths(stem), strict=True):
+        texts = []
+        for source in (certificate, key):
             try:
-                _replace(target, source.read_text(encoding="ascii", errors="replace"))
+                texts.append(source.read_text(encoding="ascii", errors="replace"))
             except OSError as error:
-                raise RecordError(f"{target} cannot be written: {error.strerror}") from error
+                raise RecordError(f"{source} cannot be read: {error.strerror}") from error
+        # With its hash in it, whatever differs has another path: Caddy reads it anew, be it only that the
+        # same certificate came with other intermediates, and what is served meanwhile stays as it is.
+        digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+        stem = f"{_file_name(name)}.{digest[:16]}"
+        for text, target in zip(texts, self.certificate_paths(stem), strict=True):
+            _replace(target, text)
         return stem
 
     def certificate_paths(self, stem: str) -> tuple[Path, Path]:

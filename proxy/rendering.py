@@ -58,7 +58,13 @@ def _put_certificates(
     tls = config["apps"]["tls"]
     policies = _place(config, "https-server")["tls_connection_policies"]
     files = []
-    for domain in domains:
+    wildcards = [
+        domain.name.removeprefix("*")
+        for domain in domains
+        if domain.name.startswith("*.") and domain.tls is TlsKind.FILES
+    ]
+    # A name of its own comes before the wildcard that covers it: the first policy that matches is taken.
+    for domain in sorted(domains, key=lambda domain: domain.name.startswith("*.")):
         if domain.tls is TlsKind.FILES and domain.certificate is not None:
             certificate, key = certificate_paths(domain.certificate)
             files.append({"certificate": str(certificate), "key": str(key), "tags": [domain.certificate]})
@@ -73,6 +79,9 @@ def _put_certificates(
             tls["automation"]["policies"].append(
                 {"subjects": [domain.name], "issuers": [_issuer(settings, domain)]}
             )
+            if any(domain.name == domain.name.partition(".")[0] + suffix for suffix in wildcards):
+                # Else it would be served the wildcard's certificate, which its policy names.
+                policies.insert(len(policies) - 1, {"match": {"sni": [domain.name]}})
         if is_address(domain.name):
             # Clients send no name for an address, so it is what a client without a name is served.
             _place(config, "any-name")["default_sni"] = domain.name

@@ -17,7 +17,7 @@ from collections import OrderedDict
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.strategies import SlidingWindowCounterRateLimiter
 
 from contracts.problems import ProblemCode
 from public_api.metrics import THROTTLED, WRONG_KEYS
@@ -32,7 +32,8 @@ class FailedKeyThrottle:
 
     def __init__(self, failures_per_minute: int) -> None:
         self._allowed = RateLimitItemPerMinute(failures_per_minute)
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        # Its counters expire. The exact moving window keeps a list for every address that it ever saw.
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._good = _RecentKeys()
 
     def check(self, address: str, credential: str) -> None:

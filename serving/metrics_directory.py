@@ -32,8 +32,11 @@ def use_fresh_directory(parent: Path | None = None) -> Path:
     parent = parent or _fast_place()
     _remove_abandoned(parent)
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    # Held until this process and its forks have ended, however they end; never closed on purpose.
-    fcntl.flock(os.open(directory / _LOCK, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)
+    # Held until this process and its forks have ended, however they end; never closed on purpose. It gets its
+    # name when it is held: a service that starts in the same moment would take the directory for abandoned.
+    draft = directory / f"{_LOCK}.draft"
+    fcntl.flock(os.open(draft, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)
+    draft.rename(directory / _LOCK)
     os.environ[VARIABLE] = str(directory)
     atexit.register(_remove_own, directory, os.getpid())
     return directory

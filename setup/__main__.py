@@ -9,17 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from setup import (
+    backup,
     base_image,
     busybox,
+    compose,
     demo,
     dockerd,
     engine,
     example_images,
     machine,
+    model_test,
     module_length,
     part_images,
     ports,
+    promtool,
     server,
+    service_images,
+    stack,
 )
 from setup.console import SetupError, detail, fail, say, step
 from setup.places import Places
@@ -33,30 +39,83 @@ def run_demo(places: Places) -> None:
 
 
 def make_images(places: Places) -> None:
-    """An engine, the base image, the template and the example."""
+    """An engine, and every image that can be built here: template, example, the full stack's."""
     places.make()
-    example, _ = demo.prepare(places)
-    for tag in (base_image.TAG, example_images.TEMPLATE_TAG, example.container_tag):
+    example, host = demo.prepare(places)
+    client = engine.connect(host)
+    try:
+        slices = example_images.ensure_dicom(client, places, os.environ)
+        built = part_images.ensure(client, places, os.environ) | service_images.ensure(
+            client, places, os.environ
+        )
+    finally:
+        client.close()
+    for tag in (
+        base_image.TAG,
+        example_images.TEMPLATE_TAG,
+        example.container_tag,
+        example_images.DICOM_TAG,
+        *built,
+    ):
         detail(f"image {tag}")
     detail(f"weights {example.model_zip}")
+    detail(f"sample slices {slices}")
+
+
+def start_stack(places: Places) -> None:
+    """The full stack: settings from the environment, then from what is remembered."""
+    stack.up(places)
+
+
+def stop_stack(places: Places) -> None:
+    """Stop the full stack; PURGE=1 deletes its data too."""
+    purge = os.environ.get("PURGE") or "0"
+    if purge not in {"0", "1"}:
+        raise SetupError(f"PURGE must be 0 or 1, not {purge!r}.")
+    stack.down(places, purge=purge == "1")
+
+
+def back_up(places: Places) -> None:
+    """A backup of the full stack into the new directory that TO names."""
+    backup.back_up(places, _directory("TO"))
+
+
+def restore(places: Places) -> None:
+    """The backup in the directory that FROM names, into an empty stack."""
+    backup.restore(places, _directory("FROM"))
+
+
+def _directory(variable: str) -> Path:
+    named = os.environ.get(variable)
+    if not named:
+        raise SetupError(f"Name the backup's directory in {variable}=.")
+    return Path(named).expanduser().resolve()
 
 
 def run_tests(places: Places) -> None:
-    """Bring what the tests need (an engine, the base image, a static busybox), then become pytest."""
+    """Bring what the tests need (an engine, the images, a static busybox, promtool), then become pytest."""
     places.make()
     this_machine = machine.look()
     host = engine.ensure(places, this_machine, os.environ)
     busybox.ensure(this_machine)
+    promtool.ensure(places, this_machine)
+    compose.find(this_machine)
     client = engine.connect(host)
     try:
         base_image.ensure(client, places, this_machine, os.environ)
         part_images.ensure(client, places, os.environ)
+        service_images.ensure(client, places, os.environ)
     finally:
         client.close()
     # The engine that was found, perhaps through a context, is the one that the tests must use.
     environment = {**os.environ, "DOCKER_HOST": host}
     command = [sys.executable, "-m", "pytest", *shlex.split(os.environ.get("ARGS", ""))]
     os.execvpe(command[0], command, environment)  # noqa: S606 - Our own interpreter; nothing is left to do here.
+
+
+def test_model(places: Places) -> None:
+    """Try a model before it is registered; DIR, SAMPLE and so on say which."""
+    model_test.run(places, os.environ)
 
 
 def stop_server(places: Places) -> None:
@@ -96,6 +155,13 @@ COMMANDS: dict[str, Callable[[Places], None]] = {
     "engine-down": stop_engine,
     "images": make_images,
     "test": run_tests,
+    "model-test": test_model,
+    "stack-up": start_stack,
+    "stack-down": stop_stack,
+    "stack-status": stack.status,
+    "backup": back_up,
+    "restore": restore,
+    "proxy": stack.manage_proxy,
     "check-lengths": check_lengths,
 }
 

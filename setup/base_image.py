@@ -7,7 +7,6 @@ repository; the READMEs of model_template and of the example say how to build on
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -17,12 +16,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import docker
-from docker.auth import get_config_header, resolve_repository_name
-from docker.errors import ImageNotFound
-from requests.exceptions import RequestException
-from urllib3.exceptions import HTTPError
 
-from setup import apt_sources, images
+from setup import apt_sources, images, pulling
 from setup.console import SetupError, detail, say, step
 from setup.machine import Machine, apt_install, run_to_end
 from setup.places import Places
@@ -30,8 +25,6 @@ from setup.places import Places
 TAG = "inferenceserver/python:3"
 SYSTEM_TAG = "inferenceserver/system:latest"
 PULLED = "debian:bookworm-slim"
-# A registry that says nothing for this long is taken for unreachable.
-PULL_SILENCE_SECONDS = 10
 CA_BUNDLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 SYSTEM_CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -93,38 +86,11 @@ def machine_ca_bundle(environment: Mapping[str, str]) -> bytes:
 
 def _pull_system(engine: docker.DockerClient) -> str:
     """Pull and tag the system; the reason why not, or nothing when it is there."""
-    say(f"→ Pulling {PULLED} (given up after {PULL_SILENCE_SECONDS} s of silence)")
-    repository, tag = PULLED.split(":")
-    registry, _ = resolve_repository_name(repository)
-    login = get_config_header(engine.api, registry)
-    try:
-        # The SDK's own pull waits for ever; the same request with a limit for each silence.
-        with engine.api.post(
-            f"{engine.api.base_url}/v{engine.api.api_version}/images/create",
-            params={"fromImage": repository, "tag": tag},
-            headers={"X-Registry-Auth": login} if login else {},
-            stream=True,
-            timeout=PULL_SILENCE_SECONDS,
-        ) as answer:
-            refusal = next(filter(None, map(_refusal_in, answer.iter_lines())), "")
-    except (RequestException, HTTPError):
-        return f"no registry answered within {PULL_SILENCE_SECONDS} s"
-    if refusal:
-        return refusal
-    try:
+    say(f"→ Pulling {PULLED} (given up after {pulling.SILENCE_SECONDS} s of silence)")
+    refusal = pulling.pull(engine, PULLED)
+    if not refusal:
         engine.images.get(PULLED).tag(*SYSTEM_TAG.split(":"))
-    except ImageNotFound:
-        return "the engine ended the pull without an image"
-    return ""
-
-
-def _refusal_in(line: bytes) -> str:
-    """The engine's reason to end a pull, from one line of its answer; empty when it goes on."""
-    try:
-        event = json.loads(line or b"{}")
-    except ValueError:
-        return line.decode(errors="replace")[:200]
-    return str(event.get("error") or event.get("message") or "") if isinstance(event, dict) else ""
+    return refusal
 
 
 def _bootstrap_system(engine: docker.DockerClient, machine: Machine) -> None:

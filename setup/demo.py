@@ -40,7 +40,7 @@ def run(places: Places, port: int) -> None:
     api = NativeApi(address, places.admin_key.read_text().strip())
     register(api, example)
     result = run_task(api, example, places)
-    show_result(result, places.checkout)
+    show_result(result, places)
     say(f"\nThe whole demo took {time.monotonic() - started:.1f} s.")
     say(farewell(address, places, example))
 
@@ -140,10 +140,10 @@ def status_line(task: dict[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def show_result(result: Path, checkout: Path) -> None:
+def show_result(result: Path, places: Places) -> None:
     """Where the result lies, what is in it, and how it begins."""
     files = sorted(path for path in result.rglob("*") if path.is_file())
-    say(f"\nThe result lies in {_short(result, checkout)}:")
+    say(f"\nThe result lies in {places.shown(result)}:")
     for path in files:
         detail(f"{path.relative_to(result)}  ({path.stat().st_size:,} bytes)")
     table = result / "predictions.csv"
@@ -157,9 +157,9 @@ def show_result(result: Path, checkout: Path) -> None:
 
 def farewell(address: str, places: Places, example: Example) -> str:
     """The exact lines for the reader's own first task."""
-    key = shlex.quote(_short(places.admin_key, places.checkout))
-    task = shlex.quote(_short(places.state / "demo" / "task.zip", places.checkout))
-    samples = shlex.quote(_short(example.samples, places.checkout))
+    key = shlex.quote(places.shown(places.admin_key))
+    task = shlex.quote(places.shown(places.state / "demo" / "task.zip"))
+    samples = shlex.quote(places.shown(example.samples))
     return f"""
 The server goes on running on {address}. Your own first task, with curl:
 
@@ -182,8 +182,3 @@ Or with the client, which packs, waits and unpacks by itself:
 The sample pictures are in {samples}; model_template/README.md says how to add a model of your own.
 `make down` stops the server; `make engine-down` stops the container engine if it was started here.
 """
-
-
-def _short(path: Path, checkout: Path) -> str:
-    """A path as the reader can use it from the checkout."""
-    return str(path.relative_to(checkout)) if path.is_relative_to(checkout) else str(path)

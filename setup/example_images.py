@@ -1,4 +1,4 @@
-"""Build model_template and the digits example; take the example's weights and samples out of its build.
+"""Build model_template and the examples; take the digits' weights and all samples out of their builds.
 
 The weights come from the first stage of the example's Dockerfile, which trains; the image that runs is the
 last stage and does not hold them.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import docker
@@ -21,6 +22,8 @@ from setup.places import Places
 TEMPLATE_TAG = "inferenceserver/model-template:1"
 DIGITS_TAG = "inferenceserver/digits:1"
 TRAINING_TAG = "inferenceserver/digits-training:1"
+DICOM_TAG = "inferenceserver/dicom:1"
+DICOM_SAMPLES_TAG = "inferenceserver/dicom-samples:1"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,25 @@ def ensure(engine: docker.DockerClient, places: Places, environment: Mapping[str
     if not _is_from(folder, training_id):
         _extract(engine, training_id, folder)
     return Example(DIGITS_TAG, image_id, folder / "model.zip", folder / "samples")
+
+
+def ensure_dicom(engine: docker.DockerClient, places: Places, environment: Mapping[str, str]) -> Path:
+    """Build the DICOM example; the zip of its sample slices. The demo does without, to stay quick."""
+    settings = {"BASE": base_image.TAG, **images.forwarded_settings(environment)}
+    context = images.read_context(places.checkout / "examples" / "dicom")
+    title = "the DICOM example"
+    recipe = images.Recipe(DICOM_TAG, title, context, base_image.TAG, arguments=settings)
+    images.ensure(engine, recipe, places.logs / "build-dicom.log")
+    recipe = replace(recipe, tag=DICOM_SAMPLES_TAG, title=f"{title}: its sample slices", target="samples")
+    samples_id = images.ensure(engine, recipe, places.logs / "build-dicom-samples.log")
+    folder = places.state / "dicom"
+    packed = folder / "task.zip"
+    if not _is_from(folder, samples_id) or not packed.is_file():
+        _extract(engine, samples_id, folder)
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted((folder / "samples").iterdir()):
+                archive.write(path, path.name)
+    return packed
 
 
 def _is_from(folder: Path, training_id: str) -> bool:

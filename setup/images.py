@@ -138,21 +138,34 @@ def ensure(engine: docker.DockerClient, recipe: Recipe, log: Path) -> str:
 
 
 def _build(engine: docker.DockerClient, recipe: Recipe, label: str, log: Path) -> None:
+    run_build(
+        engine,
+        recipe.tag,
+        log,
+        fileobj=_pack(recipe.context),
+        custom_context=True,
+        dockerfile=recipe.dockerfile,
+        target=recipe.target,
+        buildargs=dict(recipe.arguments),
+        labels={FINGERPRINT_LABEL: label},
+        network_mode=build_network(recipe.arguments),
+    )
+
+
+def run_build(engine: docker.DockerClient, tag: str, log: Path, **options: Any) -> None:
+    """Build ``tag`` from what ``options`` of the SDK's ``build`` name, and show its steps.
+
+    Raises ``SetupError`` with the last lines of the build's log.
+    """
     last: list[str] = []
     try:
         events = engine.api.build(
-            fileobj=_pack(recipe.context),
-            custom_context=True,
-            dockerfile=recipe.dockerfile,
-            tag=recipe.tag,
-            target=recipe.target,
-            buildargs=dict(recipe.arguments),
-            labels={FINGERPRINT_LABEL: label},
-            network_mode=build_network(recipe.arguments),
+            tag=tag,
             rm=True,
             forcerm=True,  # A step that fails leaves no container behind.
             decode=True,
             timeout=BUILD_SILENCE_SECONDS,
+            **options,
         )
         with log.open("w") as output:
             for event in events:
@@ -162,13 +175,13 @@ def _build(engine: docker.DockerClient, recipe: Recipe, label: str, log: Path) -
                 if text.startswith("Step ") and " : RUN " in text:
                     detail(" ".join(text.split())[:100])
                 if "error" in event:
-                    raise SetupError(_failed(recipe, last, log))
+                    raise SetupError(_failed(tag, last, log))
     except APIError as error:
-        raise SetupError(f"The engine refused to build {recipe.tag}: {error.explanation}") from error
+        raise SetupError(f"The engine refused to build {tag}: {error.explanation}") from error
     except (RequestException, HTTPError) as error:
         # While a stream is read, the SDK lets through what the library below it raises.
         raise SetupError(
-            f"The engine broke off while it built {recipe.tag}, or was silent for {BUILD_SILENCE_SECONDS} s "
+            f"The engine broke off while it built {tag}, or was silent for {BUILD_SILENCE_SECONDS} s "
             f"({type(error).__name__}); see that it runs, and run this again. The build's log is {log}."
         ) from error
 
@@ -177,9 +190,9 @@ def _text_of(event: Mapping[str, Any]) -> str:
     return str(event.get("stream") or event.get("error") or event.get("status") or "")
 
 
-def _failed(recipe: Recipe, last: list[str], log: Path) -> str:
+def _failed(tag: str, last: list[str], log: Path) -> str:
     lines = "\n".join(f"    {line}" for line in last)
-    return f"The build of {recipe.tag} failed; its whole log is {log}. The last lines:\n{lines}"
+    return f"The build of {tag} failed; its whole log is {log}. The last lines:\n{lines}"
 
 
 def _pack(files: Mapping[str, bytes]) -> io.BytesIO:

@@ -19,3 +19,4 @@ for service in private-api public-api consumer proxy client; do
 done
 pin examples/digits/requirements.txt examples/digits/requirements.in
 pin examples/digits/requirements-train.txt examples/digits/requirements-train.in
+pin examples/dicom/requirements.txt examples/dicom/requirements.in

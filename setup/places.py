@@ -59,6 +59,31 @@ class Places:
         return self.state / "worker.key"
 
     @property
+    def secrets(self) -> Path:
+        """The full stack's secrets; only their owner may enter."""
+        return self.state / "secrets"
+
+    @property
+    def stack_settings(self) -> Path:
+        """The full stack's settings, as compose reads them."""
+        return self.state / "stack.env"
+
+    @property
+    def stack_files(self) -> Path:
+        """Copies of the configuration files that containers of the full stack read."""
+        return self.state / "stack"
+
+    @property
+    def promtool(self) -> Path:
+        """The program that checks alert rules, where this machine has none."""
+        return self.state / "tools" / "promtool"
+
+    @property
+    def root_certificate(self) -> Path:
+        """The root certificate of the full stack's proxy, for its callers to trust."""
+        return self.state / "ca.crt"
+
+    @property
     def engine_record(self) -> Path:
         """What is remembered about the engine."""
         return self.state / "engine.json"
@@ -67,6 +92,10 @@ class Places:
     def installation_file(self) -> Path:
         """What holds the installation's id, and marks the state's directory as ours."""
         return self.state / "installation"
+
+    def shown(self, path: Path) -> str:
+        """A path as the reader can use it from the checkout."""
+        return str(path.relative_to(self.checkout)) if path.is_relative_to(self.checkout) else str(path)
 
     def make(self) -> None:
         """Make the directories that must exist before anything runs; only their owner may enter.

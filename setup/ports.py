@@ -13,18 +13,18 @@ from setup.processes import port_holder
 SEARCHED = 50
 
 
-def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of the loopback interface now."""
-    with socket.socket() as probe:
+def is_free(port: int, address: str = "127.0.0.1", variable: str = "PORT") -> bool:
+    """Whether a server could listen on this port of the loopback interface, or of another, now."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         # As servers do it, so that a connection that has just ended does not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((address, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False
             raise SetupError(
-                f"Port {port} cannot be used: {error.strerror}. Choose another with PORT=."
+                f"Port {port} cannot be used: {error.strerror}. Choose another with {variable}=."
             ) from error
     return True
 
@@ -36,12 +36,14 @@ def read_port(text: str) -> int:
     return int(text)
 
 
-def require_free(port: int) -> None:
+def require_free(
+    port: int, address: str = "127.0.0.1", variable: str = "PORT", command: str = "make demo"
+) -> None:
     """Refuse a taken port, with who holds it where that can be seen."""
-    if not is_free(port):
+    if not is_free(port, address, variable):
         holder = port_holder(port)
         blame = f" by {holder}" if holder else ""
-        raise SetupError(f"Port {port} is taken{blame}. Choose another one: make demo PORT={port + 10}")
+        raise SetupError(f"Port {port} is taken{blame}. Choose another one: {command} {variable}={port + 10}")
 
 
 def choose_private(public: int, remembered: int | None, free: Callable[[int], bool]) -> int:

@@ -186,6 +186,8 @@ def remove_leftovers(docker_host: str, installation: str) -> int:
         volumes = client.volumes.list(filters=chosen)
         for volume in volumes:
             volume.remove(force=True)
+        for network in client.networks.list(filters=chosen):
+            network.remove()
         return len(containers) + len(volumes)
     except (DockerException, RequestException) as error:
         raise SetupError(f"What models left on the engine could not be removed: {error}") from error

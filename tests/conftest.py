@@ -7,6 +7,30 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.rig.parts import Part, start_postgres, start_rabbitmq, start_s3
+from tests.rig.stack_fixtures import (
+    docker_cleanup,
+    docker_compose_command,
+    docker_compose_file,
+    docker_compose_project_name,
+    docker_setup,
+    stack,
+    stack_plan,
+)
+
+__all__ = [
+    "docker_cleanup",
+    "docker_compose_command",
+    "docker_compose_file",
+    "docker_compose_project_name",
+    "docker_setup",
+    "stack",
+    "stack_plan",
+]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--stand=embedded` or `--stand=stack` leaves the other one out of the end-to-end tests."""
+    parser.addoption("--stand", choices=["both", "embedded", "stack"], default="both")
 
 
 def _for_the_session(start: Callable[[], Part]) -> Iterator[Part]:

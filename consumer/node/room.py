@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock, Timeout
@@ -78,7 +78,8 @@ class Room:
         shortage = self.shortage()
         if shortage is not None:
             for disk in self.disks:
-                self._relieve(disk, lambda: self.shortage() is None)
+                # Each for itself: what goes from one brings the other no room.
+                self._relieve(disk, partial(self._has_room, disk))
             shortage = self.shortage()
         roomless = shortage is not None
         if roomless and not self._roomless:
@@ -94,10 +95,16 @@ class Room:
     def shortage(self) -> str | None:
         """Why no task can be taken, None when one can; only looks."""
         for disk in self.disks:
-            shortage = disk_shortage(disk.place, self._settings.minimum_free_bytes)
+            shortage = self._shortage_of(disk)
             if shortage is not None:
                 return f"{shortage} ({disk.place})"
         return None
+
+    def _shortage_of(self, disk: Disk) -> str | None:
+        return disk_shortage(disk.place, self._settings.minimum_free_bytes)
+
+    def _has_room(self, disk: Disk) -> bool:
+        return self._shortage_of(disk) is None
 
     def relieve(self, enough: Callable[[], bool]) -> None:
         """Make room where our directory lies until ``enough()``, as far as that goes; raises nothing."""

@@ -67,6 +67,11 @@ class Settings:
     # Where the parent shows the metrics of all its processes: host and port. None: nowhere.
     metrics_bind: tuple[str, int] | None = None
 
+    @property
+    def leave_seconds(self) -> float:
+        """How long a slot that is told to stop may be at its task, or at a claim that the server holds."""
+        return max(self.drain_seconds, self.claim_wait_seconds)
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         """Read and check; raises ``SettingsError`` that names the variable at fault."""

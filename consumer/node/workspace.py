@@ -86,7 +86,12 @@ class Workspaces:
             path = workspace.root / part
             path.mkdir()
             path.chmod(0o755 if part == "input" else _OPEN_TO_MODELS)
-            device = self._host_paths.device(path)
+        self.ensure_volumes(workspace)
+
+    def ensure_volumes(self, workspace: Workspace) -> None:
+        """Make those of its volumes that are missing; raises ``EngineError``."""
+        for part in _PARTS:
+            device = self._host_paths.device(workspace.root / part)
             self._engine.create_volume(workspace.volume(part), device, self._labels(workspace))
 
     def named(self, workspace_id: str) -> Workspace:

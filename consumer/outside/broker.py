@@ -121,7 +121,9 @@ class Life:
     def _unsubscribe(self) -> None:
         subscription, self._subscription = self._subscription, None
         if subscription is not None and (channel := self._usable_channel()) is not None:
-            channel.basic_cancel(subscription)
+            # Nobody waits for the answer, but until it comes pika remembers the subscription: without one for
+            # as long as the channel lives, which an idle slot's does for months.
+            channel.basic_cancel(subscription, callback=_unsubscribed)
 
     def _delivered(
         self, channel: Channel, method: Basic.Deliver, _properties: BasicProperties, body: bytes
@@ -166,6 +168,10 @@ class Life:
     def _over(self, _connection: object, error: BaseException) -> None:
         self._reason = self._reason or _explained(error, self._address)
         self._loop.stop()
+
+
+def _unsubscribed(_answer: object) -> None:
+    """There is nothing to do."""
 
 
 def _parameters(address: BrokerAddress, name: str) -> pika.ConnectionParameters:

@@ -86,11 +86,20 @@ class Cleaner:
         return [self._workspaces.named(workspace_id) for workspace_id in sorted(unused)]
 
     def sweep(self) -> None:
-        """Remove all leftovers; raises ``EngineError``."""
+        """Remove all leftovers; raises ``EngineError`` once all that can be removed have gone."""
+        kept: EngineError | None = None
         for workspace in self.leftovers():
-            if self._workspaces.remove(workspace):
+            try:
+                removed = self._workspaces.remove(workspace)
+            except EngineError as error:
+                # One that the engine cannot let go must not keep the others.
+                kept = error
+                continue
+            if removed:
                 said = {"action": "leftover_removed", "workspace": workspace.workspace_id}
                 _log.info("leftover removed", extra=said)
+        if kept is not None:
+            raise kept
 
     def _run(self) -> None:
         sweep_at = time.monotonic() + SWEEP_SECONDS
@@ -100,7 +109,7 @@ class Cleaner:
                 if item is None:
                     return
                 workspace, settle = item
-                settle(SETTLE_SECONDS)
+                self._try(partial(settle, SETTLE_SECONDS))
                 if not self._try(partial(self._remove, workspace)):
                     sweep_at = min(sweep_at, time.monotonic() + RETRY_SECONDS)
             if time.monotonic() >= sweep_at:
@@ -163,9 +172,17 @@ def remove_other_slots(engine: Engine, owner: Owner, directory: Path, slots: set
         return not kept and is_ours(found.given_name, found.labels, mine)
 
     for container in filter(is_leftover, engine.list_containers(mine)):
-        engine.remove_container(container.name)
+        _remove_or_leave(partial(engine.remove_container, container.name))
     for volume in filter(is_leftover, engine.list_volumes(mine)):
-        engine.remove_volume(volume.name)
+        _remove_or_leave(partial(engine.remove_volume, volume.name))
     for path in directory.iterdir() if directory.is_dir() else ():
         if path.name not in slots:
-            remove_tree(path)
+            _remove_or_leave(partial(remove_tree, path))
+
+
+def _remove_or_leave(remove: Callable[[], None]) -> None:
+    """What the engine keeps must not keep the whole node from starting; its next start tries again."""
+    try:
+        remove()
+    except EngineError as error:
+        _log.warning("cleaning failed: %s", error, extra={"action": "cleaning_failed"})

@@ -67,7 +67,12 @@ def recover(station: Station, cleaner: Cleaner, wait: Callable[[float], bool]) -
     _say(record, "begun again")
     fresh = cleaner.create()
     again = Record(lease=record.lease, workspace_id=fresh.workspace_id, log_begins_at=answer.log_bytes)
-    station.record.write(again)
+    try:
+        station.record.write(again)
+    except OSError:
+        # It is tried again, each time with a workspace of its own.
+        cleaner.discard(fresh)
+        raise
     cleaner.discard(workspace)
     return Recovered(record=again, workspace=fresh, resumption=Resumption(log_begins_at=answer.log_bytes))
 

@@ -9,7 +9,7 @@ import math
 from typing import Protocol
 
 from consumer.node.station import Station
-from consumer.outside.errors import ServerAwayError
+from consumer.outside.errors import ServerError
 from consumer.outside.listener import Listener
 from contracts.announcements import queue_name
 from contracts.messages import ClaimRequest, Lease
@@ -61,7 +61,7 @@ class Announcements:
         self._long_poll = LongPoll(station, _INTERIM_SECONDS)
         self._wait_seconds = station.settings.claim_wait_seconds
         self._leaving = False
-        # An announcement is not taken by who cannot claim: first the server must have answered.
+        # An announcement is not taken by who cannot claim: first the server must have let us.
         self._server_answers = False
         listener.start()
 
@@ -98,7 +98,7 @@ class Announcements:
     def _ask(self, task_id: str | None = None) -> Lease | None:
         try:
             lease = claim(self._station, 0.0, task_id)
-        except ServerAwayError:
+        except ServerError:
             self._server_answers = False
             raise
         self._server_answers = True

@@ -24,6 +24,7 @@ from consumer.outside.errors import (
     AbandonedError,
     CallRefusedError,
     EngineError,
+    RefusedError,
     ServerAwayError,
     ServerError,
 )
@@ -113,7 +114,11 @@ class SlotWorker:
 
     def _clear(self) -> None:
         """Remove all leftovers; raises ``EngineError`` while a container among them runs on all the same."""
-        self._cleaner.sweep()
+        try:
+            self._cleaner.sweep()
+        except RefusedError as error:
+            # What cannot be removed is in nobody's way unless it runs; the cleaner tries it again.
+            _log.warning("cleaning failed: %s", error, extra={"action": "cleaning_failed"})
         for workspace in self._cleaner.leftovers():
             found = self._station.engine.find_container(workspace.container_name)
             if found is not None and found.running:
@@ -127,6 +132,10 @@ class SlotWorker:
         holder = self._station.holder.ensure_running()
         if self._prepared is None:
             self._prepared = self._cleaner.create()
+        else:
+            # An idle slot's volumes are nobody's, so they go when somebody prunes the engine's volumes. The
+            # engine would then make empty ones of these names, and the model find no input.
+            self._station.workspaces.ensure_volumes(self._prepared)
         lease = self._source.next_lease()
         if lease is None:
             return True

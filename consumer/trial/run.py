@@ -10,6 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -128,8 +129,10 @@ def try_model(
     finally:
         senses.close()
         engine.on_start = lambda _container_id: None
-        _remove_all(station)
-        remove_tree(work)
+        try:
+            _remove_all(station)
+        finally:
+            remove_tree(work)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,8 +286,10 @@ def _lease(plan: Plan, profile: SandboxProfile) -> Lease:
 def _remove_all(station: Station) -> None:
     """Remove everything that carries this trial's installation."""
     engine, wanted = station.engine, {labels.INSTALLATION: station.owner.installation}
-    for container in engine.list_containers(wanted):
-        engine.remove_container(container.name)
-    for volume in engine.list_volumes(wanted):
-        engine.remove_volume(volume.name)
-    station.network.remove()
+    # In reverse, and to its end: what the engine keeps must not keep the rest.
+    with ExitStack() as remains:
+        remains.callback(station.network.remove)
+        for volume in engine.list_volumes(wanted):
+            remains.callback(engine.remove_volume, volume.name)
+        for container in engine.list_containers(wanted):
+            remains.callback(engine.remove_container, container.name)

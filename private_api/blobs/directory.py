@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from contracts.messages import BlobFacts
-from private_api.blobs.store import BlobMissingError, BlobStoreFullError
+from private_api.blobs.store import BLOB_KINDS, BlobMissingError, BlobStoreFullError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 # While a large upload runs, what it wrote is handed to the disk in steps, so that the last flush is short.
@@ -61,11 +61,11 @@ class DirectoryBlobStore:
 
     def keys_older_than(self, age_seconds: float) -> Iterator[str]:
         """Keys of blobs stored at least ``age_seconds`` ago."""
-        for kind in self._root.iterdir():
-            if kind == self._unfinished or not kind.is_dir():
-                continue
-            for file in _older_than(kind, age_seconds):
-                yield f"{kind.name}/{file.name}"
+        # Whatever else lies here is not ours, and the sweeper's least of all.
+        for kind in BLOB_KINDS:
+            with contextlib.suppress(FileNotFoundError):
+                for file in _older_than(self._root / kind, age_seconds):
+                    yield f"{kind}/{file.name}"
 
     def sweep_unfinished(self) -> None:
         """Remove what uploads left behind whose process has died: their files are locked by nobody."""

@@ -6,7 +6,6 @@ The bucket belongs to one installation alone: the sweeper deletes from it what i
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import BinaryIO, cast
@@ -53,8 +52,7 @@ class S3BlobStore:
         if not self._checked.exists():
             self._bucket.make()
             _log.info("the bucket was made", extra={"action": "bucket_made"})
-        # Among the inputs, where the sweeper finds it should we die here.
-        self._bucket.probe(f"inputs/probe-{secrets.token_hex(8)}")
+        self._bucket.probe()
 
     def begin(self, key: str, *, declared_bytes: int | None) -> S3BlobWriter:
         """Start an upload."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -78,7 +79,8 @@ class S3Bucket:
             region=address.region,
             http_client=make_pool(size=threads, stall_seconds=stall_seconds, retries=retries),
         )
-        self._tags_are_md5 = False
+        # None until it matters, and then asked once in each process.
+        self._tags_are_md5: bool | None = None
 
     def exists(self) -> bool:
         """Whether the bucket is there, asked in a way that is answered with a reason when it is not ours."""
@@ -101,15 +103,18 @@ class S3Bucket:
             if error.code != "BucketAlreadyOwnedByYou":
                 raise
 
-    def probe(self, key: str) -> None:
-        """Store and remove a few bytes under ``key``: are we allowed to, and are the store's tags MD5s?
+    def probe(self) -> bool:
+        """Store and remove a few bytes: are we allowed to, and are the store's tags MD5s?
 
         Those of most stores are; where a bucket is encrypted they are something else (Amazon S3 API
         reference, "Object", ETag).
         """
         data = memoryview(b"Is anybody there?")
-        self._tags_are_md5 = self.put(key, data) == _md5(data)
+        # Among the inputs, where the sweeper finds it should we die here.
+        key = f"inputs/probe-{secrets.token_hex(8)}"
+        are_md5 = self._tags_are_md5 = _bare(self._put(key, data)) == _md5(data)
         self.delete(key)
+        return are_md5
 
     # The client's own `put_object` pulls from a stream and holds each part up to three times; ours is pushed
     # by a request's body. So these calls go one level lower, to methods that it keeps to itself. It sends a
@@ -118,9 +123,7 @@ class S3Bucket:
 
     def put(self, key: str, data: memoryview) -> str:
         """Store a whole blob; the store's tag of it."""
-        with self._translated():
-            stored = self._client._put_object(self._bucket, key, data, _headers())  # type: ignore[arg-type]  # Any buffer serves.
-        return self._checked(stored.etag, data)
+        return self._checked(self._put(key, data), data)
 
     def begin_upload(self, key: str) -> str:
         """Start a multipart upload; its id."""
@@ -225,9 +228,14 @@ class S3Bucket:
         except (MinioException, HTTPError, OSError, ParseError) as error:
             raise BlobStoreUnavailableError(f"{self._where} failed: {_in_short(error)}") from error
 
+    def _put(self, key: str, data: memoryview) -> str | None:
+        with self._translated():
+            stored = self._client._put_object(self._bucket, key, data, _headers())  # type: ignore[arg-type]  # Any buffer serves.
+        return stored.etag
+
     def _checked(self, etag: str | None, data: memoryview) -> str:
-        tag = (etag or "").replace('"', "")
-        if self._tags_are_md5 and tag != _md5(data):
+        tag = _bare(etag)
+        if self._tags_are_md5 is not False and tag != _md5(data) and (self._tags_are_md5 or self.probe()):
             raise self._refused("with another checksum than ours: bytes were damaged on the way", "BadDigest")
         return tag
 
@@ -251,6 +259,10 @@ def read_failure(error: Exception) -> BlobStoreUnavailableError:
 
 def _headers() -> dict[str, Any]:
     return {"Content-Type": "application/zip"}
+
+
+def _bare(etag: str | None) -> str:
+    return (etag or "").replace('"', "")
 
 
 def _md5(data: memoryview) -> str:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from flask import g, request
+from flask import Flask, Response, g, request
 from sqlalchemy.exc import SQLAlchemyError
 
+from contracts.names import KEY_ID_HEADER
 from contracts.problems import ProblemCode
 from private_api.http.services import services
-from private_api.store.database import current_ms
-from private_api.store.keys import ApiKey, Role, find_key, touch_key, use_is_noted
+from private_api.store.keys import ApiKey, Role, find_key, touch_key
 from serving.problems import ProblemError
+from serving.request_facts import facts_of
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ def allow(*roles: Role) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
         @wraps(view)
         def guarded(*arguments: _P.args, **named: _P.kwargs) -> _R:
             g.caller = _authenticate()
+            facts_of(request.environ).key_id = g.caller.key.id
             if g.caller.key.role not in roles:
                 wanted = " or ".join(role.value for role in roles)
                 raise ProblemError(
@@ -65,6 +67,17 @@ def allow(*roles: Role) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     return decorate
 
 
+def name_keys(app: Flask) -> None:
+    """Have every answer of ``app`` say whose key was found, for the log of whoever relays it."""
+
+    @app.after_request
+    def _name(response: Response) -> Response:
+        key_id = facts_of(request.environ).key_id
+        if key_id is not None:
+            response.headers[KEY_ID_HEADER] = key_id
+        return response
+
+
 def _authenticate() -> Caller:
     secret = _presented_secret()
     if secret is None:
@@ -75,12 +88,11 @@ def _authenticate() -> Caller:
     database = services().database
     with database.read() as connection:
         key = find_key(connection, secret)
-        now = current_ms(connection) if key else 0
     if key is None:
         raise ProblemError(
             ProblemCode.UNAUTHENTICATED, "This key is not valid: mistyped, expired or revoked."
         )
-    if not use_is_noted(key, now):
+    if not key.use_is_noted:
         try:
             with database.write() as connection:
                 touch_key(connection, key.id)

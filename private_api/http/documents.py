@@ -28,7 +28,12 @@ def task_document(
         progress = {"fraction": task.progress_fraction, "message": task.progress_message}
     output = None
     if task.output_key is not None:
-        output = {"size_bytes": task.output_size, "sha256": task.output_sha256}
+        facts = {"size_bytes": task.output_size, "sha256": task.output_sha256}
+        output = {**facts, **_keeping(task.output_expires_at, task.output_purged_at)}
+    # What people come for decides: the output, or the input of a task that made none.
+    expires_at, purged_at = task.output_expires_at, task.output_purged_at
+    if task.output_key is None:
+        expires_at, purged_at = task.input_expires_at, task.input_purged_at
     return {
         "id": task.id,
         "model": task.model,
@@ -49,11 +54,17 @@ def task_document(
         "created_at": rfc3339(task.created_at),
         "started_at": rfc3339(task.started_at),
         "finished_at": rfc3339(task.finished_at),
-        "expires_at": rfc3339(task.expires_at),
+        "expires_at": rfc3339(expires_at),
         "durations": task.durations,
-        "data_expired": task.purged_at is not None,
-        "input": {"size_bytes": task.input_size, "sha256": task.input_sha256},
+        "data_expired": purged_at is not None,
+        "request_id": task.request_id,
+        "input": {
+            "size_bytes": task.input_size,
+            "sha256": task.input_sha256,
+            **_keeping(task.input_expires_at, task.input_purged_at),
+        },
         "output": output,
+        "log": {"size_bytes": task.log_size, **_keeping(task.log_expires_at, task.log_purged_at)},
         "progress": progress,
         "urls": {
             "self": here,
@@ -64,6 +75,10 @@ def task_document(
             "retry": f"{here}/retry",
         },
     }
+
+
+def _keeping(expires_at: int | None, purged_at: int | None) -> dict[str, Any]:
+    return {"expires_at": rfc3339(expires_at), "expired": purged_at is not None}
 
 
 def model_document(model: Model) -> dict[str, Any]:
@@ -84,6 +99,9 @@ def model_document(model: Model) -> dict[str, Any]:
         "content": facts.to_json() if facts else None,
         "sandbox": {"profile": model.profile.value, "network": model.network, "tmp_exec": model.tmp_exec},
         "limits": model.limits,
+        "input_retention_seconds": model.input_retention_seconds,
+        "output_retention_seconds": model.output_retention_seconds,
+        "log_retention_seconds": model.log_retention_seconds,
         "input_mountpoint": model.input_mountpoint,
         "output_mountpoint": model.output_mountpoint,
         "model_mountpoint": model.model_mountpoint,

@@ -1,4 +1,7 @@
-"""Hands out blobs: with length, tag and ranges, and never a whole one whose hash is not the recorded one."""
+"""Hands out blobs: with length, tag and ranges, and never a whole one whose hash is not the recorded one.
+
+Whoever asks for it with ``redirect=1`` is sent to the store itself instead, where people reach that.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,23 @@ from serving.problems import ProblemError
 
 _log = logging.getLogger(__name__)
 
+REDIRECT_FIELD = "redirect"
+
 
 class CorruptBlobError(Exception):
     """A blob's bytes are not those that were stored; the answer is cut off before its end."""
 
 
-def send_blob(blobs: BlobStore, key: str, facts: BlobFacts, *, filename: str) -> Response:
-    """Answer with a blob; honours ``Range``, ``If-Range`` and ``If-None-Match``."""
+def send_blob(
+    blobs: BlobStore, key: str, facts: BlobFacts, *, filename: str, direct: bool = False
+) -> Response:
+    """Answer with a blob; honours ``Range``, ``If-Range`` and ``If-None-Match``.
+
+    ``direct``: the caller would rather be sent to the store, if people reach it; see ``wants_redirect``.
+    """
+    if direct and (url := blobs.direct_url(key, filename=filename)) is not None:
+        # The address opens the blob to whoever has it: it is kept by nobody, and logged nowhere.
+        return Response(status=307, headers={"Location": url, "Cache-Control": "no-store"})
     try:
         file = blobs.open(key)
     except BlobMissingError as error:
@@ -47,6 +60,18 @@ def send_blob(blobs: BlobStore, key: str, facts: BlobFacts, *, filename: str) ->
         # A part cannot be held against the hash of the whole; the client that assembles parts can.
         response.response = _verified(file, facts)
     return response
+
+
+def wants_redirect() -> bool:
+    """Whether the request says that its sender follows redirects; raises ``invalid_field`` for other words.
+
+    Nobody is sent elsewhere without having asked for it: a client that does not follow would take the empty
+    answer for the zip, and one that follows too eagerly would show its key to the store.
+    """
+    word = request.args.get(REDIRECT_FIELD, "0")
+    if word not in {"0", "1"}:
+        raise ProblemError(ProblemCode.INVALID_FIELD, f"{REDIRECT_FIELD} must be 0 or 1.")
+    return word == "1" and request.method == "GET"
 
 
 def _conditions() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from flask import Blueprint, Response, jsonify
 
+from private_api.announcing.announcer import BrokerState
 from private_api.http.services import services
 
 blueprint = Blueprint("health", __name__)
@@ -19,11 +20,19 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """Each dependency, and whether it answers; 503 when one does not."""
+    """Each dependency, and whether it answers; 503 when one does not without which nothing goes on.
+
+    Tasks are accepted and run without the broker, only told of less promptly: its absence is shown, no more.
+    """
     here = services()
     checks = {"database": _works(here.database.check), "blobs": _works(here.blobs.check)}
     ready = all(state == "ok" for state in checks.values())
-    response = jsonify({"status": "ok" if ready else "unavailable", "checks": checks})
+    status = "ok" if ready else "unavailable"
+    broker = here.announcer.state()
+    if broker is not BrokerState.NONE:
+        checks["broker"] = broker.value
+        status = "degraded" if ready and broker is BrokerState.AWAY else status
+    response = jsonify({"status": status, "checks": checks})
     response.status_code = 200 if ready else 503
     if not ready:
         response.headers["Retry-After"] = "1"

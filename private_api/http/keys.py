@@ -1,4 +1,4 @@
-"""The doors to keys, for admins: make one (shown once), list them, revoke one."""
+"""The doors to keys, for admins: make one (shown once), list them, revoke one. Anybody may see their own."""
 
 from __future__ import annotations
 
@@ -64,6 +64,13 @@ def listing() -> Response:
     page = found[: query.limit]
     next_cursor = page[-1].id if len(found) > query.limit else None
     return jsonify({"items": [key_document(key) for key in page], "next_cursor": next_cursor})
+
+
+@blueprint.get("/v1/keys/self")
+@allow(*Role)
+def own() -> Response:
+    """The caller's own key, without its secret: whose it is, what it may do, until when."""
+    return jsonify(key_document(caller().key))
 
 
 @blueprint.delete("/v1/keys/<key_id>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,18 +11,19 @@ from typing import Any, ParamSpec, TypeVar
 
 from flask import Blueprint, Response, jsonify, request
 
-from contracts.messages import ClaimRequest, Completion, Failure, Heartbeat, Lease
+from contracts.messages import ClaimRequest, Completion, Failure, Heartbeat, Lease, SlotKind
 from contracts.names import LEASE_TOKEN_HEADER
 from contracts.problems import ProblemCode
 from contracts.timing import MAX_WAIT_SECONDS
 from private_api.bell import queue_topic, task_topic
-from private_api.blobs.store import BlobStoreFullError
+from private_api.blobs.store import BlobStoreFullError, discard
 from private_api.crashpoints import CLAIMED, COMPLETED, OUTPUT_STORED
 from private_api.http.authentication import allow
 from private_api.http.downloads import send_blob
 from private_api.http.fields import json_message
 from private_api.http.services import Services, services
 from private_api.http.waiting import hold
+from private_api.metrics import PHASE_SECONDS, QUEUED, TASKS_CLAIMED, count_end
 from private_api.store.claims import claim_task, has_work, note_worker, worker_is_noted
 from private_api.store.keys import Role
 from private_api.store.leases import (
@@ -36,10 +38,12 @@ from private_api.store.leases import (
     note_upload,
     renew,
 )
-from serving.bodies import read_body, read_small_body
+from serving.bodies import fitting_length, read_body, read_small_body
+from serving.logs import working_on
 from serving.problems import ProblemError
 
 blueprint = Blueprint("leases", __name__)
+_log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -75,7 +79,9 @@ def claim() -> Response:
         raise ProblemError(
             ProblemCode.INVALID_FIELD, f"Ask for 1 or 2 kinds, and wait up to {MAX_WAIT_SECONDS} s."
         )
-    _note_worker(here, wanted)
+    if wanted.task_id is None:
+        # A slot that comes with a hint has asked without one before, and its heartbeats say that it lives.
+        _note_worker(here, wanted)
     topics = [queue_topic(kind.value) for kind in wanted.kinds]
     lease = _wait_for_task(here, topics, wanted)
     if lease is None:
@@ -158,10 +164,11 @@ def store_output(lease_id: str) -> Response:
     task = _leased(here, lease_id)
     key = f"outputs/{task.task_id}-{token}-{secrets.token_hex(8)}"
     try:
-        with here.blobs.begin() as writer:
+        declared_bytes = fitting_length(request.environ, task.max_output_zip_bytes)
+        with here.blobs.begin(key, declared_bytes=declared_bytes) as writer:
             for chunk in read_body(request.environ, maximum_bytes=task.max_output_zip_bytes):
                 writer.write(chunk)
-            facts = writer.finish(key)
+            facts = writer.finish()
     except BlobStoreFullError as error:
         raise ProblemError(ProblemCode.STORAGE_FULL, str(error), retry_after=30) from error
     here.crashpoints.passing(OUTPUT_STORED)
@@ -169,10 +176,10 @@ def store_output(lease_id: str) -> Response:
         with here.database.write() as connection:
             earlier = note_upload(connection, lease_id, token, key, facts)
     except StaleLeaseError:
-        here.blobs.delete(key)
+        discard(here.blobs, [key])
         raise
     if earlier is not None:
-        here.blobs.delete(earlier)
+        discard(here.blobs, [earlier])
     return jsonify(facts.to_json())
 
 
@@ -185,7 +192,7 @@ def complete(lease_id: str) -> Response:
     completion: Completion = json_message(Completion.from_json)
     try:
         with here.database.write() as connection:
-            end = commit_output(connection, lease_id, _token(), completion, here.retention_ms)
+            end = commit_output(connection, lease_id, _token(), completion, here.retention)
     except OutputMismatchError as error:
         raise ProblemError(
             ProblemCode.CHECKSUM_MISMATCH, "This is not the output that was uploaded; upload it again."
@@ -202,17 +209,29 @@ def fail(lease_id: str) -> Response:
     here = services()
     failure: Failure = json_message(Failure.from_json)
     with here.database.write() as connection:
-        end = fail_attempt(connection, lease_id, _token(), failure, here.retention_ms)
+        end = fail_attempt(connection, lease_id, _token(), failure, here.retention)
     return _ended(here, end)
 
 
 def announce_end(here: Services, end: AttemptEnd) -> None:
     """Wake whom the end of an attempt concerns, and delete what nobody needs any more."""
+    if end.is_news:
+        count_end(end.state, end.reason_code, end.durations)
+        said = {
+            "action": "attempt_ended",
+            "task_id": end.task_id,
+            "attempt": end.attempt,
+            "outcome": end.state.value,
+            "reason_code": end.reason_code.value if end.reason_code else None,
+            "durations": end.durations,
+        }
+        with working_on(request_id=end.request_id):
+            _log.info("attempt ended: %s", end.state.value, extra=said)
     here.bell.ring(task_topic(end.task_id))
     if end.requeued:
         here.bell.ring_one(queue_topic(end.kind))
-    for key in end.garbage:
-        here.blobs.delete(key)
+        here.announcer.announce(SlotKind(end.kind), end.task_id, end.delay_seconds)
+    discard(here.blobs, end.garbage)
 
 
 def _ended(here: Services, end: AttemptEnd) -> Response:
@@ -230,11 +249,30 @@ def _wait_for_task(here: Services, topics: list[str], wanted: ClaimRequest) -> L
 
 
 def _claim_now(here: Services, wanted: ClaimRequest) -> Lease | None:
-    with here.database.read() as connection:
-        if not has_work(connection, wanted):
-            return None
+    if wanted.task_id is None:
+        with here.database.read() as connection:
+            if not has_work(connection, wanted):
+                return None
+    # With a hint there is work, as a rule.
     with here.database.write() as connection:
-        return claim_task(connection, wanted)
+        claim = claim_task(connection, wanted)
+    if claim is None:
+        return None
+    lease = claim.lease
+    kind = SlotKind.GPU if lease.use_gpu else SlotKind.CPU
+    TASKS_CLAIMED.labels(kind.value).inc()
+    PHASE_SECONDS.labels(QUEUED).observe(claim.queued_seconds)
+    said = {
+        "action": "task_claimed",
+        "task_id": lease.task_id,
+        "attempt": lease.attempt,
+        "model": lease.model,
+        "node": wanted.node,
+        "slot": wanted.slot,
+    }
+    with working_on(request_id=lease.request_id):
+        _log.info("task claimed", extra=said)
+    return lease
 
 
 def _note_worker(here: Services, wanted: ClaimRequest) -> None:

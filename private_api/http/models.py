@@ -8,6 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 from sqlalchemy import Connection
 
 from contracts.problems import ProblemCode
+from private_api.blobs.store import discard
 from private_api.http.authentication import PEOPLE, Caller, allow, caller
 from private_api.http.documents import model_document
 from private_api.http.fields import json_object, query_fields, read_fields, received_fields
@@ -105,8 +106,7 @@ def remove(human_readable_id: str) -> Response:
             "Tasks of this model are queued or running; disable it, and delete it when they have ended.",
             retry_after=5,
         ) from error
-    for key in garbage:
-        here.blobs.delete(key)
+    discard(here.blobs, garbage)
     return Response(status=204)
 
 
@@ -131,7 +131,7 @@ def _register(here: Services, owner: Caller, fields: ModelRegistration, stored: 
     fingerprint = fingerprint_of("model", fields.model_dump(mode="json"), content_sha256)
     answer = create_once(here.database, owner, fingerprint, create)
     if stored is not None and not answer.is_first:
-        here.blobs.delete(stored.key)
+        discard(here.blobs, [stored.key])
     response = jsonify(answer.document)
     response.status_code = 201
     response.headers["Location"] = f"/v1/models/{answer.created_id}"

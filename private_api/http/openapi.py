@@ -14,8 +14,10 @@ from pydantic import BaseModel
 
 from contracts.names import IDEMPOTENCY_KEY_HEADER, TASK_ID_PATTERN
 from contracts.problems import PROBLEM_CONTENT_TYPE
+from private_api.http.downloads import REDIRECT_FIELD
 from private_api.http.openapi_answers import ANSWERS, LOG, ZIP
 from private_api.http.shapes import (
+    DeadLetterQuery,
     KeyRequest,
     ModelRegistration,
     ModelSettings,
@@ -53,6 +55,18 @@ _PREFER = {
     "schema": {"type": "string", "pattern": "^wait=[0-9]{1,4}$"},
 }
 _RANGE = {"name": "Range", "in": "header", "schema": {"type": "string"}}
+_REDIRECT = {
+    "name": REDIRECT_FIELD,
+    "in": "query",
+    "description": "With 1, where people reach the blob store itself, the answer is a 307 to an address there"
+    " that works for 15 minutes; anywhere else the zip comes as usual. Send no key to that address, and hold"
+    " what comes against the recorded SHA-256.",
+    "schema": {"type": "string", "enum": ["0", "1"]},
+}
+_SENT_ELSEWHERE = {
+    "description": "The zip lies at another address, for some minutes; only where `redirect=1` asks for it.",
+    "headers": {"Location": {"schema": {"type": "string"}}},
+}
 _OFFSET = {"name": "offset", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 10**17}}
 _WAIT = {"name": "wait", "in": "query", "schema": {"type": "number", "minimum": 0, "maximum": 60}}
 _BINARY = {"type": "string", "format": "binary"}
@@ -113,13 +127,9 @@ def _paths() -> dict[str, dict[str, Any]]:
             "get": _operation("Show a task", "Task", 200, [_TASK_ID, _PREFER]),
             "delete": _operation("Remove a task and its data", None, 204, [_TASK_ID]),
         },
-        f"{task}/input": {
-            "get": _operation("Fetch the zip that was sent", ZIP, 200, [_TASK_ID, _RANGE], also=[206])
-        },
+        f"{task}/input": {"get": _download("Fetch the zip that was sent", [_TASK_ID, _RANGE, _REDIRECT])},
         f"{task}/output": {
-            "get": _operation(
-                "Fetch the zip that the model made", ZIP, 200, [_TASK_ID, _PREFER, _RANGE], also=[206]
-            )
+            "get": _download("Fetch the zip that the model made", [_TASK_ID, _PREFER, _RANGE, _REDIRECT])
         },
         f"{task}/logs": {"get": _operation("Read or follow the log", LOG, 200, [_TASK_ID, _OFFSET, _WAIT])},
         f"{task}/cancel": {"post": _operation("Stop a task", "Task", 202, [_TASK_ID])},
@@ -153,8 +163,24 @@ def _paths() -> dict[str, dict[str, Any]]:
             ),
             "get": _operation("List keys", "KeyPage", 200, _query(PageQuery)),
         },
+        "/v1/keys/self": {"get": _operation("Show the key that the request carries", "Key", 200, [])},
         "/v1/keys/{key_id}": {"delete": _operation("Revoke a key", None, 204, [_KEY_ID])},
+        "/v1/dead-letters": {
+            "get": _operation(
+                "Look at the broker's messages that no consumer could read",
+                "DeadLetterList",
+                200,
+                _query(DeadLetterQuery),
+            ),
+            "delete": _operation("Throw those messages away", "DeadLettersRemoved", 200, []),
+        },
     }
+
+
+def _download(summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    operation = _operation(summary, ZIP, 200, parameters, also=[206])
+    operation["responses"]["307"] = _SENT_ELSEWHERE
+    return operation
 
 
 def _operation(

@@ -20,6 +20,10 @@ _TEXT_OR_NULL = {"type": ["string", "null"]}
 _WHOLE = {"type": "integer"}
 _WHOLE_OR_NULL = {"type": ["integer", "null"]}
 _FLAG = {"type": "boolean"}
+_SECONDS_OR_NULL = {
+    "type": ["number", "null"],
+    "description": "How long the data of its ended tasks is kept; 0 for ever, null as the server has it.",
+}
 _TIME = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL = {"type": ["string", "null"], "format": "date-time"}
 
@@ -48,6 +52,17 @@ def _page(name: str) -> dict[str, Any]:
 
 _BLOB = _object(size_bytes=_WHOLE, sha256=_TEXT)
 
+# Of each kind of a task's data: until when it is kept (null: for ever, or the task has not ended), and
+# whether it is gone.
+_KEEPING = {
+    "expires_at": {
+        **_TIME_OR_NULL,
+        "description": "Until when it is kept; null for ever, or while the task has not ended.",
+    },
+    "expired": {**_FLAG, "description": "Whether its time is over and it is gone: 410 at its address."},
+}
+_KEPT_BLOB = _object(size_bytes=_WHOLE, sha256=_TEXT, **_KEEPING)
+
 _TASK = _object(
     id=_TEXT,
     model=_TEXT,
@@ -68,11 +83,16 @@ _TASK = _object(
     created_at=_TIME,
     started_at=_TIME_OR_NULL,
     finished_at=_TIME_OR_NULL,
-    expires_at=_TIME_OR_NULL,
+    expires_at={
+        **_TIME_OR_NULL,
+        "description": "Until when the output is kept, or the input of a task that made no output.",
+    },
     durations={"type": "object", "additionalProperties": {"type": "number"}},
-    data_expired=_FLAG,
-    input=_BLOB,
-    output=_or_null(_BLOB),
+    data_expired={**_FLAG, "description": "Whether what `expires_at` speaks of is gone."},
+    request_id={**_TEXT_OR_NULL, "description": "The X-Request-Id with which the task was sent."},
+    input=_KEPT_BLOB,
+    output=_or_null(_KEPT_BLOB),
+    log=_object(size_bytes=_WHOLE, **_KEEPING),
     progress=_or_null(_object(fraction={"type": ["number", "null"]}, message=_TEXT_OR_NULL)),
     urls=_object(self=_TEXT, input=_TEXT, output=_TEXT, logs=_TEXT, cancel=_TEXT, retry=_TEXT),
 )
@@ -92,6 +112,9 @@ _MODEL = _object(
     content=_or_null(_BLOB),
     sandbox=_object(profile=_one_of(*SandboxProfile), network=_FLAG, tmp_exec=_FLAG),
     limits=_object(**{name: {"type": "number"} for name in DEFAULT_LIMITS}),
+    input_retention_seconds=_SECONDS_OR_NULL,
+    output_retention_seconds=_SECONDS_OR_NULL,
+    log_retention_seconds=_SECONDS_OR_NULL,
     input_mountpoint=_TEXT,
     output_mountpoint=_TEXT,
     model_mountpoint=_TEXT,
@@ -110,6 +133,15 @@ _KEY = {
     "last_used_at": _TIME_OR_NULL,
 }
 
+_DEAD_LETTER = _object(
+    received_at=_TIME_OR_NULL,
+    queue=_TEXT_OR_NULL,
+    reason=_TEXT_OR_NULL,
+    body=_TEXT,
+    body_encoding=_one_of("utf-8", "base64"),
+    truncated=_FLAG,
+)
+
 _PROBLEM = _object(
     type=_TEXT, title=_TEXT, status=_WHOLE, detail=_TEXT, code=_one_of(*ProblemCode), retryable=_FLAG
 )
@@ -124,6 +156,8 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "Key": _object(**_KEY),
     "NewKey": _object(**_KEY, key=_TEXT),
     "KeyPage": _page("Key"),
+    "DeadLetterList": _object(dead_letters={"type": "array", "items": _DEAD_LETTER}, count=_WHOLE),
+    "DeadLettersRemoved": _object(removed=_WHOLE),
 }
 
 # What is not JSON: zips, and the log, whose next offset stands in the header named here.

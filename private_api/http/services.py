@@ -9,9 +9,12 @@ from typing import cast
 from flask import Flask, current_app
 
 from archives.limits import ZipLimits
+from private_api.announcing.announcer import Announcer
+from private_api.announcing.dead_letters import DeadLetterBox
 from private_api.bell import Bell
 from private_api.blobs.store import BlobStore
 from private_api.crashpoints import Crashpoints
+from private_api.decisions.retention import Retention
 from private_api.settings import Settings
 from private_api.store.database import Database
 
@@ -26,6 +29,9 @@ class Services:
     database: Database
     blobs: BlobStore
     bell: Bell
+    announcer: Announcer
+    # Null where no broker is configured.
+    dead_letters: DeadLetterBox | None
     crashpoints: Crashpoints
     zip_limits: ZipLimits
     # One permit for every long poll of a person that may be held at this moment.
@@ -36,9 +42,9 @@ class Services:
     stopping: threading.Event
 
     @property
-    def retention_ms(self) -> int:
-        """How long a finished task's data is kept, 0 for ever."""
-        return int(self.settings.retention_seconds * 1000)
+    def retention(self) -> Retention:
+        """How long the data of ended tasks is kept where their model does not say."""
+        return self.settings.retention
 
 
 def attach(app: Flask, services: Services) -> None:

@@ -96,6 +96,10 @@ _Mountpoint = Annotated[
     Field(json_schema_extra={"pattern": "^/[^/]"}),
 ]
 
+# For how long data of ended tasks is kept; 0 is for ever.
+_RetentionSeconds = Annotated[float, Field(ge=0, le=1000 * 366 * 86400, allow_inf_nan=False)]
+_RETENTION_FIELDS = {"input_retention_seconds", "output_retention_seconds", "log_retention_seconds"}
+
 
 class _Fields(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -125,12 +129,17 @@ class ModelSettings(_Fields):
     log_bytes: Annotated[int, Field(ge=1024, le=_GIB)] | None = None
     shm_bytes: Annotated[int, Field(ge=_MIB, le=1024 * _GIB)] | None = None
     tmp_bytes: Annotated[int, Field(ge=_MIB, le=1024 * _GIB)] | None = None
+    input_retention_seconds: _RetentionSeconds | None = None
+    output_retention_seconds: _RetentionSeconds | None = None
+    log_retention_seconds: _RetentionSeconds | None = None
 
     def columns(self) -> dict[str, Any]:
         """The given settings by the names that the store has for them, without limits and image."""
         given = self.model_dump(
             mode="json", exclude_none=True, exclude={"container_tag", "human_readable_id", "classic_id"}
         )
+        # Here null says something: back to the server's own time.
+        given |= {name: getattr(self, name) for name in _RETENTION_FIELDS & self.model_fields_set}
         return {name: value for name, value in given.items() if name not in DEFAULT_LIMITS}
 
     def limits(self) -> dict[str, Any]:
@@ -177,6 +186,12 @@ class PageQuery(_Fields):
 
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     cursor: Annotated[_Text, StringConstraints(max_length=128)] = ""
+
+
+class DeadLetterQuery(_Fields):
+    """``GET /v1/dead-letters``."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 class TaskFields(_Fields):

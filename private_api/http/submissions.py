@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 from flask import Blueprint, Response, jsonify, request
 from sqlalchemy import Connection
 
-from contracts.messages import BlobFacts
+from contracts.messages import BlobFacts, SlotKind
 from contracts.problems import ProblemCode
 from private_api.bell import queue_topic
+from private_api.blobs.store import discard
 from private_api.crashpoints import TASK_COMMITTED
+from private_api.decisions.retention import DataKind
 from private_api.http.authentication import PEOPLE, Caller, allow, caller
 from private_api.http.documents import task_document
 from private_api.http.fields import received_fields
@@ -27,12 +30,15 @@ from private_api.http.task_answers import (
 )
 from private_api.http.uploads import StoredZip, receive
 from private_api.http.waiting import preferred_wait
+from private_api.metrics import TASKS_ACCEPTED
 from private_api.store.idempotency import fingerprint_of
 from private_api.store.models import Model, find_model
 from private_api.store.tasks import add_task, find_task, lock_input
 from serving.problems import ProblemError
+from serving.request_ids import current_request_id
 
 blueprint = Blueprint("submissions", __name__)
+_log = logging.getLogger(__name__)
 
 
 @blueprint.route("/v1/tasks", methods=["POST", "PUT"])
@@ -51,7 +57,7 @@ def submit() -> Response:
         answer = _accept(here, owner, fields, received.zip)
     here.crashpoints.passing(TASK_COMMITTED)
     if not answer.is_first:
-        here.blobs.delete(received.zip.key)
+        discard(here.blobs, [received.zip.key])
     return _answer_submitted(here, answer, wait_seconds)
 
 
@@ -71,9 +77,9 @@ def retry(task_id: str) -> Response:
                 task_id=task.id,
                 retry_after=POLL_AGAIN_SECONDS,
             )
-        refuse_expired(task)
+        refuse_expired(task, DataKind.INPUT)
         if not lock_input(connection, task):
-            raise ProblemError(ProblemCode.DATA_EXPIRED, "The task's data is gone.", task_id=task.id)
+            raise ProblemError(ProblemCode.INPUT_EXPIRED, "The task's input is gone.", task_id=task.id)
         model = _usable_model(connection, task.model, lock="shared")
         facts = BlobFacts(size_bytes=task.input_size, sha256=task.input_sha256)
         return _add(connection, owner, model, StoredZip(key=task.input_key, facts=facts), task.priority)
@@ -128,13 +134,23 @@ def _add(
         input_key=stored.key,
         facts=stored.facts,
         priority=priority,
+        request_id=current_request_id(),
     )
     return task.id, task_document(task)
 
 
 def _answer_submitted(here: Services, answer: Answer, wait_seconds: float) -> Response:
     if answer.is_first:
+        TASKS_ACCEPTED.labels(answer.document["kind"]).inc()
+        said = {
+            "action": "task_accepted",
+            "task_id": answer.created_id,
+            "model": answer.document["model"],
+            "key_id": caller().key.id,
+        }
+        _log.info("task accepted", extra=said)
         here.bell.ring_one(queue_topic(answer.document["kind"]))
+        here.announcer.announce(SlotKind(answer.document["kind"]), answer.created_id)
     if wait_seconds <= 0:
         return _accepted(jsonify(answer.document), answer.created_id)
     with here.database.read() as connection:

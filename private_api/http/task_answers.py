@@ -10,6 +10,7 @@ from contracts.names import is_task_id
 from contracts.problems import ProblemCode
 from contracts.states import TaskState
 from private_api.bell import task_topic
+from private_api.decisions.retention import DataKind
 from private_api.http.authentication import Caller
 from private_api.http.documents import task_document
 from private_api.http.downloads import send_blob
@@ -74,7 +75,7 @@ def show_task(here: Services, task: Task, status: int = 200) -> Response:
     return response
 
 
-def send_output(here: Services, task: Task) -> Response:
+def send_output(here: Services, task: Task, *, direct: bool = False) -> Response:
     """Answer with the task's output, or with the problem that says why there is none."""
     if not task.ended:
         raise ProblemError(
@@ -86,16 +87,30 @@ def send_output(here: Services, task: Task) -> Response:
     if task.output_key is None or task.output_size is None or task.output_sha256 is None:
         detail = f"The task ended as {task.state.value} ({task.reason_code}): {task.reason}"
         raise ProblemError(ProblemCode.TASK_FAILED, detail, task_id=task.id)
-    refuse_expired(task)
+    refuse_expired(task, DataKind.OUTPUT)
     facts = BlobFacts(size_bytes=task.output_size, sha256=task.output_sha256)
-    return send_blob(here.blobs, task.output_key, facts, filename=f"{task.id}-output.zip")
+    filename = f"{task.id}-output.zip"
+    return send_blob(here.blobs, task.output_key, facts, filename=filename, direct=direct)
 
 
-def refuse_expired(task: Task) -> None:
-    """Raise the problem ``data_expired`` for a task past its retention."""
-    if task.purged_at is not None:
-        raise ProblemError(
-            ProblemCode.DATA_EXPIRED,
-            "The task's data was kept for its time and is gone; send the task again.",
-            task_id=task.id,
-        )
+def refuse_expired(task: Task, kind: DataKind) -> None:
+    """Raise the problem that says so when this kind of the task's data is past its retention and gone."""
+    purged_at, code, detail = {
+        DataKind.INPUT: (
+            task.input_purged_at,
+            ProblemCode.INPUT_EXPIRED,
+            "The task's input was kept for its time and is gone; send it again as a new task.",
+        ),
+        DataKind.OUTPUT: (
+            task.output_purged_at,
+            ProblemCode.OUTPUT_EXPIRED,
+            "The task's output was kept for its time and is gone; send the task again.",
+        ),
+        DataKind.LOG: (
+            task.log_purged_at,
+            ProblemCode.LOG_EXPIRED,
+            "The task's log was kept for its time and is gone.",
+        ),
+    }[kind]
+    if purged_at is not None:
+        raise ProblemError(code, detail, task_id=task.id)

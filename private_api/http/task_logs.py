@@ -7,6 +7,7 @@ from flask import Blueprint, Response, request
 from contracts.names import NEXT_OFFSET_HEADER
 from contracts.problems import ProblemCode
 from private_api.bell import task_topic
+from private_api.decisions.retention import DataKind
 from private_api.http.authentication import PEOPLE, allow, caller
 from private_api.http.services import services
 from private_api.http.task_answers import own_task, refuse_expired
@@ -28,7 +29,7 @@ def read(task_id: str) -> Response:
     """The log from ``offset`` on; ``wait=N`` holds the answer until there is more, or the task has ended."""
     here = services()
     task = own_task(here.database, caller(), task_id)
-    refuse_expired(task)
+    refuse_expired(task, DataKind.LOG)
     offset = _offset(request.args.get("offset", "0"))
     wait_seconds = seconds_of(request.args.get("wait", "0"), "wait")
 
@@ -37,6 +38,7 @@ def read(task_id: str) -> Response:
             now = find_task(connection, task.id)
             if now is None:
                 return b"", True
+            refuse_expired(now, DataKind.LOG)
             # Asked in this order: what is appended after the look at the state is read all the same.
             data = read_log(connection, task.id, offset, _ANSWER_BYTES) if now.log_size > offset else b""
         reached_end = now.ended and offset + len(data) >= now.log_size

@@ -8,14 +8,17 @@ from contracts.messages import BlobFacts
 from contracts.problems import ProblemCode
 from contracts.states import TaskState
 from private_api.bell import task_topic
+from private_api.blobs.store import discard
+from private_api.decisions.retention import DataKind
 from private_api.http.authentication import PEOPLE, allow, caller
 from private_api.http.documents import task_document
-from private_api.http.downloads import send_blob
+from private_api.http.downloads import send_blob, wants_redirect
 from private_api.http.fields import milliseconds, query_fields
 from private_api.http.services import services
 from private_api.http.shapes import TaskQuery
 from private_api.http.task_answers import own_task, refuse_expired, send_output, show_task, wait_until_ended
 from private_api.http.waiting import preferred_wait
+from private_api.metrics import count_finished
 from private_api.store.tasks import TaskFilter, delete_task, list_tasks, request_cancel
 from serving.problems import ProblemError
 
@@ -57,18 +60,19 @@ def fetch_input(task_id: str) -> Response:
     """The zip that was sent."""
     here = services()
     task = own_task(here.database, caller(), task_id)
-    refuse_expired(task)
+    refuse_expired(task, DataKind.INPUT)
     facts = BlobFacts(size_bytes=task.input_size, sha256=task.input_sha256)
-    return send_blob(here.blobs, task.input_key, facts, filename=f"{task.id}-input.zip")
+    filename = f"{task.id}-input.zip"
+    return send_blob(here.blobs, task.input_key, facts, filename=filename, direct=wants_redirect())
 
 
 @blueprint.get("/v1/tasks/<task_id>/output")
 @allow(*PEOPLE)
 def fetch_output(task_id: str) -> Response:
     """The zip that the model made; ``Prefer: wait=N`` holds the answer until the task has ended."""
-    here, owner = services(), caller()
+    here, owner, direct = services(), caller(), wants_redirect()
     task = wait_until_ended(here, own_task(here.database, owner, task_id), preferred_wait())
-    return send_output(here, task)
+    return send_output(here, task, direct=direct)
 
 
 @blueprint.post("/v1/tasks/<task_id>/cancel")
@@ -82,7 +86,9 @@ def cancel(task_id: str) -> Response:
             ProblemCode.TASK_FINISHED, f"The task has already ended as {task.state.value}.", task_id=task.id
         )
     with here.database.write() as connection:
-        request_cancel(connection, task, here.retention_ms)
+        ended = request_cancel(connection, task, here.retention)
+    if ended:
+        count_finished(TaskState.CANCELED, None)
     here.bell.ring(task_topic(task.id))
     return show_task(here, own_task(here.database, owner, task_id), 202)
 
@@ -96,6 +102,5 @@ def remove(task_id: str) -> Response:
     with here.database.write() as connection:
         garbage = delete_task(connection, task)
     here.bell.ring(task_topic(task.id))
-    for key in garbage:
-        here.blobs.delete(key)
+    discard(here.blobs, garbage)
     return Response(status=204)

@@ -18,11 +18,11 @@ from archives.errors import ArchiveError
 from archives.inspection import inspect_zip
 from contracts.messages import BlobFacts
 from contracts.problems import ProblemCode
-from private_api.blobs.store import BlobStoreFullError, BlobWriter
+from private_api.blobs.store import BlobStoreFullError, BlobWriter, discard
 from private_api.crashpoints import BLOB_STORED, UPLOAD_FINISHED, UPLOAD_STARTED
 from private_api.http.services import Services
 from private_api.http.strangeness import refuse_nul
-from serving.bodies import read_body
+from serving.bodies import fitting_length, read_body
 from serving.problems import ProblemError
 
 FILE_FIELD = "zip_file"
@@ -76,19 +76,22 @@ def receive(
         yield Received(fields=fields, zip=stored)
     except ProblemError:
         if stored is not None:
-            services.blobs.delete(stored.key)
+            discard(services.blobs, [stored.key])
         raise
 
 
 def _store(
     services: Services, kind: str, fields: dict[str, str], max_bytes: int, early: FieldCheck
 ) -> StoredZip | None:
-    with services.blobs.begin() as writer:
-        if request.mimetype == "multipart/form-data":
+    is_form = request.mimetype == "multipart/form-data"
+    most_bytes = max_bytes + _FORM_OVERHEAD_BYTES if is_form else max_bytes
+    key = f"{kind}/{secrets.token_hex(16)}"
+    with services.blobs.begin(key, declared_bytes=fitting_length(request.environ, most_bytes)) as writer:
+        if is_form:
             found = _receive_form(services, writer, fields, max_bytes, early)
         else:
             found = _receive_raw(services, writer, max_bytes)
-        return _keep(services, writer, kind) if found else None
+        return _keep(services, writer, key) if found else None
 
 
 def _has_body() -> bool:
@@ -185,10 +188,9 @@ class _Form:
         self._fields[self._name] = text
 
 
-def _keep(services: Services, writer: BlobWriter, kind: str) -> StoredZip:
+def _keep(services: Services, writer: BlobWriter, key: str) -> StoredZip:
     services.crashpoints.passing(UPLOAD_FINISHED)
-    key = f"{kind}/{secrets.token_hex(16)}"
-    facts = writer.finish(key)
+    facts = writer.finish()
     services.crashpoints.passing(BLOB_STORED)
     return StoredZip(key=key, facts=facts)
 

@@ -13,7 +13,10 @@ from werkzeug.http import parse_options_header
 from contracts.problems import ProblemCode
 from contracts.timing import MAX_WAIT_SECONDS
 from private_api.http.services import Services
+from private_api.metrics import HELD, PEOPLE, WORKERS
+from private_api.store.database import AWAY_ERRORS
 from serving.problems import ProblemError
+from serving.request_facts import facts_of
 from serving.wire import client_is_gone
 
 _T = TypeVar("_T")
@@ -22,12 +25,26 @@ _T = TypeVar("_T")
 _LOOK_SECONDS = 1.0
 
 
-def hold(services: Services, topics: list[str], seconds: float, look: Callable[[], _T | None]) -> _T | None:
+def hold(
+    services: Services,
+    topics: list[str],
+    seconds: float,
+    look: Callable[[], _T | None],
+    holder: str = WORKERS,
+) -> _T | None:
     """What ``look`` finds, waiting up to ``seconds`` for it to find something; null when it never does."""
-    with services.bell.listening(*topics) as listener:
+    facts_of(request.environ).held = seconds > 0
+    with HELD.labels(holder).track_inprogress(), services.bell.listening(*topics) as listener:
         deadline = time.monotonic() + seconds
         while not client_is_gone(request.environ):
-            found = look()
+            remaining = deadline - time.monotonic()
+            try:
+                found = look()
+            except AWAY_ERRORS:
+                # Whoever waits goes on waiting: the database may be back before the time is up.
+                if remaining <= 0 or services.stopping.is_set():
+                    raise
+                found = None
             remaining = deadline - time.monotonic()
             if found is not None or remaining <= 0 or services.stopping.is_set():
                 return found
@@ -43,7 +60,7 @@ def hold_for_people(
     if seconds <= 0 or not services.permits.acquire(blocking=False):
         return look()
     try:
-        return hold(services, topics, seconds, look)
+        return hold(services, topics, seconds, look, PEOPLE)
     finally:
         services.permits.release()
 

@@ -5,10 +5,13 @@ The claim is a compare-and-set; two slots never get the same task, however often
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Connection, Select, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from contracts.messages import (
     BlobFacts,
@@ -31,12 +34,20 @@ from private_api.store.tables import model_versions, models, now_ms, tasks, work
 _HEARD_MS = 10_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A task that a slot got: its lease, and how long it had been queued."""
+
+    lease: Lease
+    queued_seconds: float
+
+
 def has_work(connection: Connection, request: ClaimRequest) -> bool:
     """Whether a claim would find a task now; asked without a lock, so that idle slots disturb nobody."""
     return _next_task(connection, request, lock=False) is not None
 
 
-def claim_task(connection: Connection, request: ClaimRequest) -> Lease | None:
+def claim_task(connection: Connection, request: ClaimRequest) -> Claim | None:
     """Lease the next task that fits the slot, or null. The caller holds the transaction."""
     seq = _next_task(connection, request, lock=True)
     if seq is None:
@@ -60,7 +71,7 @@ def claim_task(connection: Connection, request: ClaimRequest) -> Lease | None:
             reason=None,
         )
     )
-    return _read_lease(connection, lease_id)
+    return _read_claim(connection, lease_id)
 
 
 def worker_is_noted(connection: Connection, request: ClaimRequest) -> bool:
@@ -85,7 +96,9 @@ def note_worker(connection: Connection, request: ClaimRequest) -> None:
         changed = connection.execute(update(workers).where(same).values(heard_at=now_ms()))
         if not changed.rowcount:
             values = {"node": request.node, "slot": request.slot, "kind": kind.value, "heard_at": now_ms()}
-            connection.execute(insert(workers).values(values))
+            # The same slot may ask twice at its first moment; either request's note will do.
+            with contextlib.suppress(IntegrityError), connection.begin_nested():
+                connection.execute(insert(workers).values(values))
 
 
 def hear_of_slot(connection: Connection, node: str, slot: str, kind: str) -> None:
@@ -106,13 +119,13 @@ def _next_task(connection: Connection, request: ClaimRequest, *, lock: bool) -> 
     # One question for each kind: the index holds each kind in order, and the better of two is soon told.
     best: tuple[int, int] | None = None
     for kind in request.kinds:
-        row = connection.execute(_next_of_kind(kind, request.task_id, lock=lock)).first()
+        row = connection.execute(_next_of_kind(kind, lock=lock)).first()
         if row is not None and (best is None or (-row.priority, row.seq) < best):
             best = (-row.priority, row.seq)
     return None if best is None else best[1]
 
 
-def _next_of_kind(kind: SlotKind, task_id: str | None, *, lock: bool) -> Select[Any]:
+def _next_of_kind(kind: SlotKind, *, lock: bool) -> Select[Any]:
     query = (
         select(tasks.c.seq, tasks.c.priority)
         .where(
@@ -123,15 +136,13 @@ def _next_of_kind(kind: SlotKind, task_id: str | None, *, lock: bool) -> Select[
         .order_by(tasks.c.priority.desc(), tasks.c.seq)
         .limit(1)
     )
-    if task_id is not None:
-        query = query.where(tasks.c.id == task_id)
     # PostgreSQL: racing claims take different rows instead of waiting. SQLite has one writer anyway.
     return query.with_for_update(skip_locked=True) if lock else query
 
 
-def _read_lease(connection: Connection, lease_id: str) -> Lease | None:
+def _read_claim(connection: Connection, lease_id: str) -> Claim | None:
     row = connection.execute(
-        select(tasks, models, model_versions)
+        select(tasks, models, model_versions, (now_ms() - tasks.c.queued_at).label("queued_ms"))
         .set_label_style(LABEL_STYLE_TABLENAME_PLUS_COL)
         .join(models, models.c.id == tasks.c.model_id)
         .join(model_versions, model_versions.c.id == tasks.c.version_id)
@@ -144,7 +155,7 @@ def _read_lease(connection: Connection, lease_id: str) -> Lease | None:
         content = BlobFacts(
             size_bytes=row.model_versions_content_size, sha256=row.model_versions_content_sha256
         )
-    return Lease(
+    lease = Lease(
         lease_id=lease_id,
         token=row.tasks_token,
         lease_seconds=LEASE_SECONDS,
@@ -174,4 +185,6 @@ def _read_lease(connection: Connection, lease_id: str) -> Lease | None:
         allow_empty_output=row.models_allow_empty_output,
         input=BlobFacts(size_bytes=row.tasks_input_size, sha256=row.tasks_input_sha256),
         content=content,
+        request_id=row.tasks_request_id,
     )
+    return Claim(lease=lease, queued_seconds=max(0, row.queued_ms) / 1000)

@@ -9,9 +9,12 @@ import hashlib
 import json
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, tuple_
 
 from private_api.store.tables import idempotency, now_ms
+
+# One transaction forgets at most this many.
+_BATCH = 1000
 
 
 class IdempotencyConflictError(Exception):
@@ -49,6 +52,13 @@ def remember(
     )
 
 
-def forget_older_than(connection: Connection, age_ms: int) -> None:
-    """Forget answers that nobody will ask for any more."""
-    connection.execute(delete(idempotency).where(idempotency.c.created_at < now_ms() - age_ms))
+def forget_older_than(connection: Connection, age_ms: int) -> int:
+    """Forget a batch of answers that nobody will ask for any more; returns how many there were."""
+    old = (
+        select(idempotency.c.owner_id, idempotency.c.key)
+        .where(idempotency.c.created_at < now_ms() - age_ms)
+        .order_by(idempotency.c.created_at)
+        .limit(_BATCH)
+    )
+    same = tuple_(idempotency.c.owner_id, idempotency.c.key)
+    return connection.execute(delete(idempotency).where(same.in_(old))).rowcount

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, false, func, insert, or_, select, update
 
 from private_api.store.tables import api_keys, now_ms
 
@@ -35,6 +35,8 @@ class ApiKey:
     expires_at: int | None
     revoked_at: int | None
     last_used_at: int | None
+    # Whether the last use on record is recent enough.
+    use_is_noted: bool = False
 
 
 _COLUMNS = [column for column in api_keys.c if column.name != "secret_sha256"]
@@ -73,14 +75,17 @@ def add_key(
 
 def find_key(connection: Connection, secret: str) -> ApiKey | None:
     """The valid key with this secret: neither revoked nor expired."""
+    noted = func.coalesce(api_keys.c.last_used_at > now_ms() - _LAST_USE_MS, false())
     row = connection.execute(
-        select(*_COLUMNS).where(
+        select(*_COLUMNS, noted.label("use_is_noted")).where(
             api_keys.c.secret_sha256 == _hash(secret),
             api_keys.c.revoked_at.is_(None),
             or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now_ms()),
         )
     ).one_or_none()
-    return None if row is None else ApiKey(**{**row._mapping, "role": Role(row.role)})
+    if row is None:
+        return None
+    return ApiKey(**{**row._mapping, "role": Role(row.role), "use_is_noted": bool(row.use_is_noted)})
 
 
 def is_known(connection: Connection, secret: str) -> bool:
@@ -92,11 +97,6 @@ def is_known(connection: Connection, secret: str) -> bool:
 def touch_key(connection: Connection, key_id: str) -> None:
     """Note that the key has just been used."""
     connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=now_ms()))
-
-
-def use_is_noted(key: ApiKey, now: int) -> bool:
-    """Whether the last use on record is recent enough."""
-    return key.last_used_at is not None and now - key.last_used_at < _LAST_USE_MS
 
 
 def list_keys(connection: Connection, *, after: str, limit: int) -> Sequence[ApiKey]:

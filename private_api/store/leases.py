@@ -17,12 +17,13 @@ from contracts.reasons import ReasonCode
 from contracts.states import LEASED_STATES, Phase, TaskState, check_moves, state_of_phase
 from contracts.timing import LEASE_SECONDS, MAX_ATTEMPTS
 from private_api.decisions.phases import follows, phase_limit_seconds, renews_limit
+from private_api.decisions.retention import Retention
 from private_api.decisions.retries import Cancel, Requeue, after_failure
 from private_api.store.claims import hear_of_slot
 from private_api.store.logs import append_chunk, append_note
 from private_api.store.models import pin_image
+from private_api.store.retention import ended_now
 from private_api.store.tables import model_versions, models, now_ms, tasks
-from private_api.store.tasks import ended_now
 
 # What a zip adds to each file: two headers, its name twice, and room for incompressible data.
 _ZIP_ENTRY_BYTES = 16 * 1024
@@ -56,9 +57,24 @@ class AttemptEnd:
     """What the end of an attempt means for others: who waits for it, and which blobs nobody needs now."""
 
     task_id: str
+    attempt: int
     kind: str
-    requeued: bool
+    # What has become of the task; why, and the seconds by phase, as the worker or the reaper said it.
+    state: TaskState
+    reason_code: ReasonCode | None = None
+    durations: dict[str, float] = field(default_factory=dict)
+    # The X-Request-Id with which the task was sent.
+    request_id: str | None = None
+    # False for a word that was said before: it changed nothing.
+    is_news: bool = True
+    # When a requeued task may run again, counted from now.
+    delay_seconds: float = 0.0
     garbage: list[str] = field(default_factory=list)
+
+    @property
+    def requeued(self) -> bool:
+        """Whether the task waits for its next attempt."""
+        return self.state is TaskState.QUEUED
 
 
 def held_rows() -> Select[Any]:
@@ -71,7 +87,8 @@ _LEASED_ROWS = (
             tasks.c.seq, tasks.c.id, tasks.c.kind, tasks.c.node, tasks.c.slot,
             tasks.c.state, tasks.c.phase, tasks.c.attempt,
             tasks.c.spoiled, tasks.c.token, tasks.c.version_id, tasks.c.cancel_requested, tasks.c.log_size,
-            tasks.c.log_base, tasks.c.started_at, tasks.c.input_key, tasks.c.input_size, tasks.c.input_sha256,
+            tasks.c.log_base, tasks.c.started_at, tasks.c.request_id,
+            tasks.c.input_key, tasks.c.input_size, tasks.c.input_sha256,
             tasks.c.pending_key, tasks.c.pending_size, tasks.c.pending_sha256, models.c.limits,
             model_versions.c.content_key, model_versions.c.content_size, model_versions.c.content_sha256,
         )
@@ -167,7 +184,7 @@ def note_upload(connection: Connection, lease_id: str, token: int, key: str, fac
 
 
 def commit_output(
-    connection: Connection, lease_id: str, token: int, completion: Completion, retention_ms: int
+    connection: Connection, lease_id: str, token: int, completion: Completion, retention: Retention
 ) -> AttemptEnd:
     """End the task as succeeded with the uploaded output; the same words again change nothing.
 
@@ -199,22 +216,29 @@ def commit_output(
             durations=completion.durations,
             started_at=row.started_at or now_ms() - ran_ms,
             **_progress(completion.progress),
-            **ended_now(retention_ms),
+            **ended_now(retention),
             **_NO_PENDING,
             **_OVER,
         )
     )
-    return AttemptEnd(task_id=row.id, kind=row.kind, requeued=False)
+    return AttemptEnd(
+        task_id=row.id,
+        attempt=row.attempt,
+        kind=row.kind,
+        state=TaskState.SUCCEEDED,
+        durations=completion.durations,
+        request_id=row.request_id,
+    )
 
 
 def fail_attempt(
-    connection: Connection, lease_id: str, token: int, failure: Failure, retention_ms: int
+    connection: Connection, lease_id: str, token: int, failure: Failure, retention: Retention
 ) -> AttemptEnd:
     """End the attempt as the worker says, and the task with it unless it deserves another attempt."""
-    return end_attempt(connection, _held(connection, lease_id, token), failure, retention_ms)
+    return end_attempt(connection, _held(connection, lease_id, token), failure, retention)
 
 
-def end_attempt(connection: Connection, row: Row[Any], failure: Failure, retention_ms: int) -> AttemptEnd:
+def end_attempt(connection: Connection, row: Row[Any], failure: Failure, retention: Retention) -> AttemptEnd:
     """End the attempt of a row from ``held_rows``; the reaper comes in here as well."""
     code = failure.reason_code
     decision = after_failure(code, spoiled=row.spoiled, cancel_requested=row.cancel_requested)
@@ -241,16 +265,21 @@ def end_attempt(connection: Connection, row: Row[Any], failure: Failure, retenti
         note = f"\n[attempt {row.attempt} ended: {failure.reason} The task runs again.]\n"
         append_note(connection, row.id, row.log_size, note)
     elif isinstance(decision, Cancel):
-        values |= {"state": TaskState.CANCELED.value, **ended_now(retention_ms)}
+        values |= {"state": TaskState.CANCELED.value, **ended_now(retention)}
         values |= {"reason_code": ReasonCode.CANCELED_BY_USER.value, "reason": "Canceled on request."}
     else:
-        values |= {"state": TaskState.FAILED.value, **ended_now(retention_ms)}
+        values |= {"state": TaskState.FAILED.value, **ended_now(retention)}
     check_moves(TaskState(row.state), TaskState(values["state"]))
     connection.execute(update(tasks).where(tasks.c.seq == row.seq).values(values))
     return AttemptEnd(
         task_id=row.id,
+        attempt=row.attempt,
         kind=row.kind,
-        requeued=isinstance(decision, Requeue),
+        state=TaskState(values["state"]),
+        reason_code=code,
+        durations=failure.durations,
+        request_id=row.request_id,
+        delay_seconds=decision.delay_seconds if isinstance(decision, Requeue) else 0.0,
         garbage=[row.pending_key] if row.pending_key else [],
     )
 
@@ -275,11 +304,15 @@ def _committed(
 ) -> AttemptEnd | None:
     # The answer to the first commit may have been lost on its way; its repetition is no error.
     row = connection.execute(
-        select(tasks.c.id, tasks.c.kind).where(
+        select(tasks.c.id, tasks.c.attempt, tasks.c.kind).where(
             tasks.c.lease_id == lease_id,
             tasks.c.token == token,
             tasks.c.state == TaskState.SUCCEEDED.value,
             tasks.c.output_sha256 == completion.output.sha256,
         )
     ).one_or_none()
-    return None if row is None else AttemptEnd(task_id=row.id, kind=row.kind, requeued=False)
+    if row is None:
+        return None
+    return AttemptEnd(
+        task_id=row.id, attempt=row.attempt, kind=row.kind, state=TaskState.SUCCEEDED, is_news=False
+    )

@@ -6,6 +6,8 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from private_api.store.tables import log_chunks, tasks
 
+_READ_ROWS = 16
+
 
 def append_note(connection: Connection, task_id: str, log_size: int, note: str) -> None:
     """Add a line of ours to the log, which is ``log_size`` bytes long; the caller holds the transaction."""
@@ -26,22 +28,24 @@ def read_log(connection: Connection, task_id: str, offset: int, limit_bytes: int
         .order_by(log_chunks.c.start.desc())
         .limit(1)
     )
-    start = connection.execute(first).scalar()
-    rows = connection.execute(
-        select(log_chunks.c.start, log_chunks.c.data)
-        .where(log_chunks.c.task_id == task_id, log_chunks.c.start >= (start or 0))
-        .order_by(log_chunks.c.start)
-        .execution_options(yield_per=16)
-    )
+    start = connection.execute(first).scalar() or 0
     pieces: list[bytes] = []
     size = 0
-    for row in rows:
-        piece = row.data[max(offset - row.start, 0) :]
-        pieces.append(piece)
-        size += len(piece)
-        if size >= limit_bytes:
+    while size < limit_bytes:
+        # A few rows at a time: each may be megabytes.
+        rows = connection.execute(
+            select(log_chunks.c.start, log_chunks.c.data)
+            .where(log_chunks.c.task_id == task_id, log_chunks.c.start >= start)
+            .order_by(log_chunks.c.start)
+            .limit(_READ_ROWS)
+        ).all()
+        for row in rows:
+            piece = bytes(row.data)[max(offset - row.start, 0) :]
+            pieces.append(piece)
+            size += len(piece)
+        if len(rows) < _READ_ROWS:
             break
-    rows.close()
+        start = rows[-1].start + 1
     return b"".join(pieces)[:limit_bytes]
 
 

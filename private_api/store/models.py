@@ -54,6 +54,9 @@ class Model:
     output_mountpoint: str
     model_mountpoint: str
     limits: dict[str, Any]
+    input_retention_seconds: float | None
+    output_retention_seconds: float | None
+    log_retention_seconds: float | None
     version: int
     version_id: int
     container_tag: str
@@ -88,10 +91,14 @@ def find_model(
     connection: Connection, human_readable_id: str, *, lock: Literal["shared", "exclusive"] | None = None
 ) -> Model | None:
     """The live model with this id; with ``lock`` it stays as it is until the transaction ends."""
-    query = _LIVE.where(models.c.human_readable_id == human_readable_id)
+    wanted = models.c.human_readable_id == human_readable_id
     if lock:
-        query = query.with_for_update(of=models, read=lock == "shared")
-    row = connection.execute(query).one_or_none()
+        # In a statement of its own: PostgreSQL, having waited for a change of the model, would look for the
+        # new version among the rows that were there before it, and find nothing.
+        held = select(models.c.id).where(wanted, models.c.deleted_at.is_(None))
+        if connection.execute(held.with_for_update(read=lock == "shared")).first() is None:
+            return None
+    row = connection.execute(_LIVE.where(wanted)).one_or_none()
     return None if row is None else _model(row)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy import Connection, and_, or_, select, true
 
 from contracts.states import TERMINAL_STATES
 from private_api.store.tables import model_versions, models, tasks
@@ -18,8 +18,12 @@ def unused_among(connection: Connection, keys: Collection[str]) -> list[str]:
 
 def _used_by_tasks(connection: Connection, keys: Collection[str]) -> set[str]:
     used: set[str] = set()
-    for column in (tasks.c.input_key, tasks.c.output_key, tasks.c.pending_key):
-        query = select(column).where(column.in_(keys), tasks.c.purged_at.is_(None))
+    for column, still_kept in (
+        (tasks.c.input_key, tasks.c.input_purged_at.is_(None)),
+        (tasks.c.output_key, tasks.c.output_purged_at.is_(None)),
+        (tasks.c.pending_key, true()),
+    ):
+        query = select(column).where(column.in_(keys), still_kept)
         used |= set(connection.execute(query).scalars())
     return used
 

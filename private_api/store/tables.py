@@ -38,7 +38,12 @@ models = Table(
     metadata,
     Column("id", _BigId, primary_key=True, autoincrement=True),
     Column("uid", String(32), nullable=False, unique=True),
-    Column("human_readable_id", String(128), nullable=False),
+    # In the order of its bytes on every server, whatever the language that its database was made with.
+    Column(
+        "human_readable_id",
+        String(128).with_variant(String(128, collation="C"), "postgresql"),
+        nullable=False,
+    ),
     Column("description", Text, nullable=False),
     Column("enabled", Boolean, nullable=False),
     Column("use_gpu", Boolean, nullable=False),
@@ -51,6 +56,10 @@ models = Table(
     Column("output_mountpoint", String(255), nullable=False),
     Column("model_mountpoint", String(255), nullable=False),
     Column("limits", JSON, nullable=False),
+    # How long the data of its ended tasks is kept; null follows the server, 0 keeps it for ever.
+    Column("input_retention_seconds", Float),
+    Column("output_retention_seconds", Float),
+    Column("log_retention_seconds", Float),
     Column("version", Integer, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
@@ -131,8 +140,16 @@ tasks = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
-    Column("expires_at", BigInteger),
-    Column("purged_at", BigInteger),
+    # Set when the task ends, so that a later change of the settings moves nothing; null is for ever.
+    Column("input_expires_at", BigInteger),
+    Column("output_expires_at", BigInteger),
+    Column("log_expires_at", BigInteger),
+    # When it was parted with.
+    Column("input_purged_at", BigInteger),
+    Column("output_purged_at", BigInteger),
+    Column("log_purged_at", BigInteger),
+    # The X-Request-Id with which the task was sent: a label for people who read logs.
+    Column("request_id", String(64)),
 )
 
 
@@ -142,15 +159,21 @@ def _partial_index(name: str, condition: ColumnElement[bool], *columns: ColumnEl
 
 _queued = tasks.c.state == "queued"
 _leased = tasks.c.state.in_(["starting", "running"])
-_partial_index("tasks_queue", _queued, tasks.c.kind, tasks.c.priority.desc(), tasks.c.seq)
+# not_before only comes along, so that counting what is due reads nothing but the index.
+_partial_index("tasks_queue", _queued, tasks.c.kind, tasks.c.priority.desc(), tasks.c.seq, tasks.c.not_before)
 _partial_index("tasks_waiting", _queued, tasks.c.queued_at)
 _partial_index("tasks_leases", _leased, tasks.c.lease_expires_at)
-_partial_index("tasks_expiry", tasks.c.purged_at.is_(None), tasks.c.expires_at)
+for _kind in ("input", "output", "log"):
+    _expires_at = tasks.c[f"{_kind}_expires_at"]
+    _due = tasks.c[f"{_kind}_purged_at"].is_(None) & _expires_at.is_not(None)
+    _partial_index(f"tasks_{_kind}_expiry", _due, _expires_at)
 _partial_index("tasks_output", tasks.c.output_key.is_not(None), tasks.c.output_key)
 _partial_index("tasks_pending", tasks.c.pending_key.is_not(None), tasks.c.pending_key)
 Index("tasks_input", tasks.c.input_key)
 Index("tasks_of_owner", tasks.c.owner_id, tasks.c.seq)
+Index("tasks_of_owner_by_state", tasks.c.owner_id, tasks.c.state, tasks.c.seq)
 Index("tasks_of_model", tasks.c.model_id, tasks.c.seq)
+Index("tasks_of_model_by_state", tasks.c.model_id, tasks.c.state, tasks.c.seq)
 Index("tasks_by_state", tasks.c.state, tasks.c.seq)
 Index("tasks_by_age", tasks.c.created_at)
 
@@ -184,6 +207,7 @@ idempotency = Table(
     Column("answer", JSON, nullable=False),
     Column("created_at", BigInteger, nullable=False),
 )
+Index("idempotency_by_age", idempotency.c.created_at)
 
 workers = Table(
     "workers",
@@ -217,4 +241,5 @@ def _now_on_sqlite(_element: Any, _compiler: Any, **_options: Any) -> str:
 
 @compiles(now_ms, "postgresql")
 def _now_on_postgresql(_element: Any, _compiler: Any, **_options: Any) -> str:
-    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+    # One moment for each statement, as on SQLite; only so can a comparison with it use an index.
+    return "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS BIGINT)"

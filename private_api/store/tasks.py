@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, exists, func, insert, select, update
 
 from contracts.messages import BlobFacts, SlotKind
 from contracts.reasons import ReasonCode
 from contracts.states import LEASED_STATES, TERMINAL_STATES, Phase, TaskState
+from private_api.decisions.retention import Retention
 from private_api.store.logs import delete_log
 from private_api.store.models import Model
 from private_api.store.references import unused_among
+from private_api.store.retention import ended_now
 from private_api.store.tables import model_versions, models, now_ms, tasks, workers
 
 # Counting further would cost more than the number is worth to anybody.
@@ -55,8 +57,13 @@ class Task:
     created_at: int
     started_at: int | None
     finished_at: int | None
-    expires_at: int | None
-    purged_at: int | None
+    input_expires_at: int | None
+    output_expires_at: int | None
+    log_expires_at: int | None
+    input_purged_at: int | None
+    output_purged_at: int | None
+    log_purged_at: int | None
+    request_id: str | None
 
     @property
     def ended(self) -> bool:
@@ -79,6 +86,7 @@ _NAMED = {
     "model": models.c.human_readable_id.label("model"),
     "model_version": model_versions.c.number.label("model_version"),
 }
+_OWN_COLUMNS = [tasks.c[field.name] for field in fields(Task) if field.name not in _NAMED]
 _COLUMNS = [_NAMED[field.name] if field.name in _NAMED else tasks.c[field.name] for field in fields(Task)]
 _TASKS: Select[Any] = (
     select(*_COLUMNS)
@@ -100,12 +108,13 @@ def add_task(
     input_key: str,
     facts: BlobFacts,
     priority: int,
+    request_id: str | None,
 ) -> Task:
     """Accept a task for the present version of ``model``; from the commit on it is never lost."""
-    task_id = new_task_id()
-    connection.execute(
-        insert(tasks).values(
-            id=task_id,
+    row = connection.execute(
+        insert(tasks)
+        .values(
+            id=new_task_id(),
             owner_id=owner_id,
             model_id=model.id,
             version_id=model.version_id,
@@ -125,61 +134,78 @@ def add_task(
             log_base=0,
             durations={},
             created_at=now_ms(),
+            request_id=request_id,
         )
-    )
-    task = find_task(connection, task_id)
-    assert task is not None  # noqa: S101 - Inserted two lines above, in this transaction.
-    return task
+        .returning(*_OWN_COLUMNS)
+    ).one()
+    return _task({**row._mapping, "model": model.human_readable_id, "model_version": model.version})
 
 
 def find_task(connection: Connection, task_id: str) -> Task | None:
     """The task with this id, whoever owns it."""
     row = connection.execute(_TASKS.where(tasks.c.id == task_id)).one_or_none()
-    return None if row is None else _task(row)
+    return None if row is None else _task(row._mapping)
 
 
 def list_tasks(
     connection: Connection, chosen: TaskFilter, *, before_seq: int | None, limit: int
 ) -> Sequence[Task]:
     """Tasks, newest first, from the one before ``before_seq`` on."""
-    query = _TASKS.order_by(tasks.c.seq.desc()).limit(limit)
+    conditions = []
     if before_seq is not None:
-        query = query.where(tasks.c.seq < before_seq)
-    if chosen.owner_id is not None:
-        query = query.where(tasks.c.owner_id == chosen.owner_id)
-    if chosen.state is not None:
-        query = query.where(tasks.c.state == chosen.state.value)
-    if chosen.model is not None:
-        query = query.where(models.c.human_readable_id == chosen.model)
+        conditions.append(tasks.c.seq < before_seq)
     if chosen.created_after is not None:
-        query = query.where(tasks.c.created_at >= chosen.created_after)
+        conditions.append(tasks.c.created_at >= chosen.created_after)
     if chosen.created_before is not None:
-        query = query.where(tasks.c.created_at < chosen.created_before)
-    return [_task(row) for row in connection.execute(query)]
+        conditions.append(tasks.c.created_at < chosen.created_before)
+    exact: dict[ColumnElement[Any], Any] = {}
+    if chosen.model is not None:
+        # Asked for first: with the numbers at hand the database finds their tasks by an index, where it would
+        # else go through everybody's and look at the name of each one's model. Deleted namesakes count too.
+        named = select(models.c.id).where(models.c.human_readable_id == chosen.model)
+        ids = connection.execute(named).scalars().all()
+        if len(ids) == 1:
+            exact[tasks.c.model_id] = ids[0]
+        else:
+            conditions.append(tasks.c.model_id.in_(ids))
+    if chosen.owner_id is not None:
+        exact[tasks.c.owner_id] = chosen.owner_id
+    if chosen.state is not None:
+        exact[tasks.c.state] = chosen.state.value
+    conditions += [column == value for column, value in list(exact.items())[:-1]]
+    order = [tasks.c.seq.desc()]
+    if exact:
+        # The last of them as a range by which the list is ordered first: only the filter's own index has this
+        # order. Else PostgreSQL may walk through everybody's tasks from the newest on, since it cannot know
+        # that the ones wanted are the oldest.
+        column, value = exact.popitem()
+        conditions.append(column.between(value, value))
+        order.insert(0, column.desc())
+    query = _TASKS.where(*conditions).order_by(*order).limit(limit)
+    return [_task(row._mapping) for row in connection.execute(query)]
 
 
-def request_cancel(connection: Connection, task: Task, retention_ms: int) -> None:
-    """Cancel a queued task at once; ask the worker of a leased one to stop. An ended task stays as it is."""
+def request_cancel(connection: Connection, task: Task, retention: Retention) -> bool:
+    """Cancel a queued task at once; ask the worker of a leased one to stop. An ended task stays as it is.
+
+    Returns whether the task has ended by this.
+    """
     row = _locked(connection, task.id)
     if row is None:
-        return
+        return False
     if row.state == TaskState.QUEUED:
         values = {
             "state": TaskState.CANCELED.value,
             "reason_code": ReasonCode.CANCELED_BY_USER.value,
             "reason": "Canceled before it started.",
-            **ended_now(retention_ms),
+            **ended_now(retention),
         }
     elif row.state in LEASED_STATES:
         values = {"cancel_requested": True}
     else:
-        return
+        return False
     connection.execute(update(tasks).where(tasks.c.id == task.id).values(values))
-
-
-def ended_now(retention_ms: int) -> dict[str, Any]:
-    """The columns that say when a task ended and until when its data is kept; 0 keeps it for ever."""
-    return {"finished_at": now_ms(), "expires_at": now_ms() + retention_ms if retention_ms else None}
+    return "state" in values
 
 
 def delete_task(connection: Connection, task: Task) -> list[str]:
@@ -199,26 +225,27 @@ def delete_task(connection: Connection, task: Task) -> list[str]:
 def lock_input(connection: Connection, task: Task) -> bool:
     """Whether the task's input is still there; it stays there until the transaction ends."""
     row = _locked(connection, task.id)
-    return row is not None and row.purged_at is None
+    return row is not None and row.input_purged_at is None
 
 
 def queue_position(connection: Connection, task: Task) -> int | None:
     """How many tasks of its kind a queued task has before it, 0 being next; counted up to ten thousand."""
     if task.state is not TaskState.QUEUED:
         return None
-    ahead = (
-        select(tasks.c.seq)
-        .where(
-            tasks.c.state == TaskState.QUEUED.value,
-            tasks.c.kind == task.kind.value,
-            or_(
-                tasks.c.priority > task.priority,
-                (tasks.c.priority == task.priority) & (tasks.c.seq < task.seq),
-            ),
-        )
-        .limit(_COUNTED_POSITIONS)
+    # Two ranges of the queue's index; in one condition they would have it read to its end.
+    before = (
+        tasks.c.priority > task.priority,
+        (tasks.c.priority == task.priority) & (tasks.c.seq < task.seq),
     )
-    return int(connection.execute(select(func.count()).select_from(ahead.subquery())).scalar_one())
+    ahead = 0
+    for part in before:
+        rows = (
+            select(tasks.c.seq)
+            .where(tasks.c.state == TaskState.QUEUED.value, tasks.c.kind == task.kind.value, part)
+            .limit(_COUNTED_POSITIONS)
+        )
+        ahead += connection.execute(select(func.count()).select_from(rows.subquery())).scalar_one()
+    return min(ahead, _COUNTED_POSITIONS)
 
 
 def has_worker(connection: Connection, kind: SlotKind, within_ms: int) -> bool:
@@ -231,8 +258,8 @@ def _locked(connection: Connection, task_id: str) -> Row[Any] | None:
     return connection.execute(select(tasks).where(tasks.c.id == task_id).with_for_update()).one_or_none()
 
 
-def _task(row: Row[Any]) -> Task:
-    values = dict(row._mapping)
+def _task(row: Mapping[Any, Any]) -> Task:
+    values = {str(name): value for name, value in row.items()}
     values["kind"] = SlotKind(values["kind"])
     values["state"] = TaskState(values["state"])
     values["phase"] = Phase(values["phase"]) if values["phase"] else None

@@ -1,21 +1,22 @@
-"""What the server must see to by itself: lost leases, overdue phases, data past its time, orphaned bytes."""
+"""What the server must see to by itself about tasks: lost leases, overdue phases, tasks that nobody takes."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from contracts.messages import Failure
 from contracts.reasons import ReasonCode
 from contracts.states import LEASED_STATES, Phase, TaskState
 from contracts.timing import LEASE_SECONDS
+from private_api.decisions.retention import Retention
 from private_api.store.database import current_ms
 from private_api.store.leases import AttemptEnd, end_attempt, held_rows
-from private_api.store.logs import delete_log
-from private_api.store.references import unused_among
+from private_api.store.retention import ended_now
 from private_api.store.tables import duties, now_ms, tasks
-from private_api.store.tasks import ended_now
 
 # One pass handles at most this many rows of each sort, so that no transaction grows long.
 _BATCH = 200
@@ -26,7 +27,9 @@ def since_last(connection: Connection, duty: str) -> float | None:
     now = current_ms(connection)
     last = connection.execute(select(duties.c.performed_at).where(duties.c.name == duty)).scalar()
     if last is None:
-        connection.execute(insert(duties).values(name=duty, performed_at=now))
+        # Another process may be at the same point, and is then the first.
+        with contextlib.suppress(IntegrityError), connection.begin_nested():
+            connection.execute(insert(duties).values(name=duty, performed_at=now))
         return None
     connection.execute(update(duties).where(duties.c.name == duty).values(performed_at=now))
     return (now - int(last)) / 1000
@@ -41,15 +44,15 @@ def grant_full_period(connection: Connection) -> None:
     )
 
 
-def reap(connection: Connection, retention_ms: int) -> list[AttemptEnd]:
+def reap(connection: Connection, retention: Retention) -> list[AttemptEnd]:
     """End every attempt whose lease has run out or whose phase has lasted too long."""
     lost = connection.execute(held_rows().where(tasks.c.lease_expires_at < now_ms()).limit(_BATCH)).all()
-    ends = [end_attempt(connection, row, _WORKER_LOST, retention_ms) for row in lost]
+    ends = [end_attempt(connection, row, _WORKER_LOST, retention) for row in lost]
     overdue = connection.execute(held_rows().where(tasks.c.phase_deadline_at < now_ms()).limit(_BATCH)).all()
-    return ends + [end_attempt(connection, row, _overdue(row), retention_ms) for row in overdue]
+    return ends + [end_attempt(connection, row, _overdue(row), retention) for row in overdue]
 
 
-def fail_queued_too_long(connection: Connection, limit_ms: int, retention_ms: int) -> list[str]:
+def fail_queued_too_long(connection: Connection, limit_ms: int, retention: Retention) -> list[str]:
     """Fail tasks that no worker took within ``limit_ms``, at most a batch of them; returns their ids."""
     overdue = (
         select(tasks.c.seq)
@@ -64,31 +67,11 @@ def fail_queued_too_long(connection: Connection, limit_ms: int, retention_ms: in
             state=TaskState.FAILED.value,
             reason_code=ReasonCode.QUEUED_TOO_LONG.value,
             reason="No worker took the task within the server's limit; send it again when one is free.",
-            **ended_now(retention_ms),
+            **ended_now(retention),
         )
         .returning(tasks.c.id)
     )
     return list(result.scalars())
-
-
-def purge_expired(connection: Connection) -> tuple[int, list[str]]:
-    """Part with the data of a batch of tasks past their retention; the rows stay.
-
-    Returns how many tasks there were, and the keys of the blobs to delete.
-    """
-    query = (
-        select(tasks.c.seq, tasks.c.id, tasks.c.input_key, tasks.c.output_key)
-        .where(tasks.c.expires_at < now_ms(), tasks.c.purged_at.is_(None))
-        .order_by(tasks.c.expires_at)
-        .limit(_BATCH)
-    )
-    rows = connection.execute(query).all()
-    for row in rows:
-        gone = {"purged_at": now_ms(), "log_size": 0, "log_base": 0}
-        connection.execute(update(tasks).where(tasks.c.seq == row.seq).values(gone))
-        delete_log(connection, row.id)
-    keys = [key for row in rows for key in (row.output_key, row.input_key) if key]
-    return len(rows), unused_among(connection, keys)
 
 
 _WORKER_LOST = Failure(

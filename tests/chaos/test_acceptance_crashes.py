@@ -33,29 +33,6 @@ def crash(server: Server, tmp_path: Path) -> Callable[[str], Path]:
     return crash_at
 
 
-def insist(api: Api, model: str, key: str, seconds: float = 60.0) -> Task:
-    """Send the same task until it is accepted, as a client that will not give up."""
-    body, deadline = zip_of(FILES), time.monotonic() + seconds
-    while True:
-        try:
-            answer = api.post(
-                "/v1/tasks",
-                params={"model_human_readable_id": model},
-                data=body,
-                headers={"Idempotency-Key": key},
-            )
-            if answer.status_code == 202:
-                task: Task = answer.json()
-                return task
-            assert answer.status_code in {502, 503}, answer.text
-            assert answer.json()["retryable"] is True
-        except requests.ConnectionError:
-            # The process was gone before it could say anything.
-            pass
-        assert time.monotonic() < deadline, "the task was never accepted"
-        time.sleep(0.1)
-
-
 @pytest.mark.parametrize("point", ["upload_started", "upload_finished", "blob_stored", "task_committed"])
 def test_death_while_accepting(
     server: Server, admin: Api, user: Api, crash: Callable[[str], Path], point: str
@@ -64,7 +41,7 @@ def test_death_while_accepting(
     model = admin.register("echo")
     marker = crash(point)
     # When a client insists
-    task = insist(user, model, f"crash {point} {time.time_ns()}")
+    task = user.insist(model, FILES, f"crash {point} {time.time_ns()}")
     # Then it did die, and there is one task, which gives its result
     assert marker.exists()
     ended = user.ended(task)
@@ -86,7 +63,7 @@ def test_death_while_finishing(
     echo = model("echo")
     marker = crash(point)
     # When
-    task = insist(user, echo, f"crash {point} {time.time_ns()}")
+    task = user.insist(echo, FILES, f"crash {point} {time.time_ns()}")
     # Then the worker's patience, or the reaper, brings it to its end
     eventually(marker.exists, 30, "the private API died")
     ended = eventually_ended(user, task)

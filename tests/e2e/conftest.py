@@ -1,4 +1,8 @@
-"""One server for all end-to-end tests: real processes, the real engine, nothing pretended."""
+"""One server for all end-to-end tests: real processes, the real engine, nothing pretended.
+
+Every test runs twice: on the embedded server, and on the full stack through its proxy over TLS. A test that
+needs what only one of them has is marked ``stands("embedded", reason=…)``. `--stand=` leaves one out.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,44 @@ from tests.rig.api import Api
 from tests.rig.fixtures import admin, model, pytest_runtest_makereport, running_server, user
 from tests.rig.registry import Registry
 from tests.rig.server import Server
+from tests.rig.stack import Stack
+from tests.rig.stack_fixtures import MAX_INPUT_BYTES
 
 __all__ = ["admin", "model", "pytest_runtest_makereport", "user"]
-
-# Low enough that a test may pass it.
-MAX_INPUT_BYTES = 32 * 1024**2
 
 Register = Callable[..., str]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run whatever needs a server once on each way to stand up the same code."""
+    if "server" in metafunc.fixturenames:
+        asked = metafunc.config.getoption("--stand")
+        stands = ["embedded", "stack"] if asked == "both" else [asked]
+        marker = metafunc.definition.get_closest_marker("stands")
+        allowed = marker.args if marker else stands
+        chosen = [stand for stand in stands if stand in allowed]
+        metafunc.parametrize("server", chosen, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server | Stack]:
+    if request.param == "stack":
+        yield request.getfixturevalue("stack")
+        return
     limits = {"MAX_INPUT_BYTES": str(MAX_INPUT_BYTES), "MAX_UPLOAD_BYTES": str(2 * MAX_INPUT_BYTES)}
     with running_server(tmp_path_factory.mktemp("server"), slots=2, **limits) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def trust(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every client of a test trust the stack's certificates: `curl`, `infer`, whatever it starts."""
+    server = request.getfixturevalue("server") if "server" in request.fixturenames else None
+    if isinstance(server, Stack):
+        for name, value in server.trust().items():
+            monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="session")

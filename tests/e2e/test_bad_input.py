@@ -6,7 +6,6 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import requests
@@ -17,6 +16,7 @@ from tests.models.images import image_of
 from tests.rig.api import Api, problem
 from tests.rig.polling import eventually
 from tests.rig.server import Server
+from tests.rig.stack import Stack
 from tests.rig.zips import zip_of
 
 Model = Callable[[str], str]
@@ -30,9 +30,9 @@ def leaves_nothing(server: Server, user: Api) -> Iterator[None]:
     eventually(lambda: kept(server, user) == before, 10, f"tasks and blobs are again {before}")
 
 
-def kept(server: Server, user: Api) -> tuple[int, set[Path]]:
+def kept(server: Server, user: Api) -> tuple[int, set[str]]:
     newest = user.get("/v1/tasks", params={"limit": 1000}).json()["items"]
-    return len(newest), {path for path in (server.state / "blobs").rglob("*") if path.is_file()}
+    return len(newest), server.blobs()
 
 
 def send(user: Api, model: str, body: bytes, **more: str) -> requests.Response:
@@ -105,6 +105,9 @@ def test_disabled_model(user: Api, admin: Api) -> None:
     problem(send(user, disabled, zip_of({"a": b"b"})), 409, "model_disabled")
 
 
+@pytest.mark.stands(
+    "embedded", reason="This client does not read an early answer over TLS; the proxy's tests do."
+)
 def test_too_large_with_a_length(user: Api, model: Model) -> None:
     document = problem(send(user, model("echo"), bytes(MAX_INPUT_BYTES + 1)), 413, "too_large")
     assert str(MAX_INPUT_BYTES) in document["detail"].replace(",", "")
@@ -126,8 +129,7 @@ def test_unwelcome_priority(user: Api, model: Model) -> None:
 
 def raw(server: Server, request: bytes, *, half_close: bool = True) -> tuple[int, bytes]:
     """Status and body of the answer to bytes on a socket."""
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with server.connect() as connection:
         connection.sendall(request)
         if half_close:
             connection.shutdown(socket.SHUT_WR)
@@ -144,7 +146,7 @@ def raw(server: Server, request: bytes, *, half_close: bool = True) -> tuple[int
 def post(server: Server, user: Api, model: str, *headers: str) -> bytes:
     lines = [
         f"POST /v1/tasks?model_human_readable_id={model} HTTP/1.1",
-        f"Host: {server.url.removeprefix('http://')}",
+        f"Host: {server.url.rpartition('/')[2]}",
         f"Authorization: Bearer {user.key}",
         *headers,
     ]
@@ -159,16 +161,28 @@ def test_body_shorter_than_its_length(server: Server, user: Api, model: Model) -
         server, post(server, user, model("echo"), f"Content-Length: {len(body) + 100}") + body
     )
     # Then
-    assert (status, json.loads(answer)["code"]) == (400, "incomplete_body")
+    assert_incomplete(server, status, answer)
+
+
+def assert_incomplete(server: Server, status: int, answer: bytes) -> None:
+    if isinstance(server, Stack):
+        # To the proxy whoever ends their half of a connection has left, and may be told nothing; but no
+        # client can take what it is told for a yes.
+        assert status >= 400 or answer == b""
+    else:
+        assert (status, json.loads(answer)["code"]) == (400, "incomplete_body")
 
 
 def test_chunked_body_without_its_end(server: Server, user: Api, model: Model) -> None:
     body = zip_of({"a": b"b"})
     chunk = b"%x\r\n%s\r\n" % (len(body), body)
     status, answer = raw(server, post(server, user, model("echo"), "Transfer-Encoding: chunked") + chunk)
-    assert (status, json.loads(answer)["code"]) == (400, "incomplete_body")
+    assert_incomplete(server, status, answer)
 
 
+@pytest.mark.stands(
+    "embedded", reason="The proxy reads requests itself and refuses these in words of its own."
+)
 @pytest.mark.parametrize(
     "headers",
     [
@@ -207,7 +221,8 @@ def test_request_that_no_parser_takes(
 def test_address_that_is_too_long(server: Server, user: Api) -> None:
     answer = user.get("/v1/tasks?model=" + "x" * 100_000)
     assert 400 <= answer.status_code < 500
-    assert answer.json()["code"]
+    if isinstance(server, Server):
+        assert answer.json()["code"]
 
 
 IDS = [
@@ -231,7 +246,7 @@ def test_id_that_nothing_can_have(server: Server, user: Api, route: str, bad_id:
     request = (
         f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {user.key}\r\nConnection: close\r\n\r\n"
     )
-    status, answer = raw(server, request.encode())
+    status, answer = raw(server, request.encode(), half_close=False)
     # Then
     document = json.loads(answer)
     assert 400 <= status < 500

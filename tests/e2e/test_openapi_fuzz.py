@@ -27,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
 
 from private_api.http import openapi
 from tests.rig.fixtures import running_server
+from tests.rig.parts import Part
 from tests.rig.server import Server
 from tests.rig.zips import zip_of
 
@@ -112,8 +113,10 @@ fuzzed = schemathesis.openapi.from_dict(
 
 
 @pytest.fixture(scope="module")
-def fuzzed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("fuzzed"), slots=2) as server:
+def fuzzed_server(tmp_path_factory: pytest.TempPathFactory, rabbitmq: Part) -> Iterator[Server]:
+    # With a broker, for without one there are no dead letters to ask for.
+    state = tmp_path_factory.mktemp("fuzzed")
+    with running_server(state, slots=2, BROKER_URL=rabbitmq.url) as server:
         yield server
 
 

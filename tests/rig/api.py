@@ -25,6 +25,8 @@ class Api:
     url: str
     key: str | None
     session: requests.Session = field(default_factory=requests.Session)
+    # The file with the root certificate to trust; None as the machine does.
+    trusted: str | None = None
 
     def call(self, method: str, path: str, **arguments: Any) -> requests.Response:
         """One request; never follows a redirect, never waits longer than any answer is held."""
@@ -32,6 +34,8 @@ class Api:
         if self.key is not None:
             headers.setdefault("Authorization", f"Bearer {self.key}")
         arguments.setdefault("timeout", 75)
+        if self.trusted:
+            arguments.setdefault("verify", self.trusted)
         return self.session.request(
             method, self.url + path, headers=headers, allow_redirects=False, **arguments
         )
@@ -69,6 +73,28 @@ class Api:
         assert answer.status_code == 202, answer.text
         task: Task = answer.json()
         return task
+
+    def insist(self, model: str, files: dict[str, bytes], key: str, seconds: float = 60.0) -> Task:
+        """Send the same task until it is accepted, as a client that will not give up."""
+        body, deadline = zip_of(files), time.monotonic() + seconds
+        while True:
+            try:
+                answer = self.post(
+                    "/v1/tasks",
+                    params={"model_human_readable_id": model},
+                    data=body,
+                    headers={"Idempotency-Key": key},
+                )
+                if answer.status_code == 202:
+                    task: Task = answer.json()
+                    return task
+                assert answer.status_code in {502, 503}, answer.text
+                assert answer.json()["retryable"] is True
+            except requests.ConnectionError:
+                # The process was gone before it could say anything.
+                pass
+            assert time.monotonic() < deadline, "the task was never accepted"
+            time.sleep(0.1)
 
     def task(self, task_id: str) -> Task:
         """The task as it is."""

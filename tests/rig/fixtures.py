@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from tests.rig.api import Api
 from tests.rig.server import Server
 
-_RUNNING: list[Server] = []
+
+class Explained(Protocol):
+    """What can tell how it is, when a test failed."""
+
+    def description(self) -> list[tuple[str, str]]: ...
+
+
+_RUNNING: list[Explained] = []
 
 
 @contextmanager
-def running_server(state: Path, *, slots: int = 2, **settings: str) -> Generator[Server]:
-    """A server from its start to its end; fails when it leaves anything behind."""
-    server = Server(state, slots=slots, **settings)
+def explained(server: Explained) -> Generator[None]:
+    """Add to every test that fails meanwhile what ``server`` tells."""
     _RUNNING.append(server)
     try:
-        server.start()
-        yield server
+        yield
     finally:
-        left = server.stop()
         _RUNNING.remove(server)
+
+
+@contextmanager
+def running_server(
+    state: Path, *, slots: int = 2, consumer: Mapping[str, str] | None = None, **settings: str
+) -> Generator[Server]:
+    """A server from its start to its end; fails when it leaves anything behind.
+
+    ``consumer`` are settings that its first consumer has for itself.
+    """
+    server = Server(state, slots=slots, **settings)
+    server.consumer.environment.update(consumer or {})
+    with explained(server):
+        try:
+            server.start()
+            yield server
+        finally:
+            left = server.stop()
     if left:
         for title, text in server.description():
             print(f"===== {title}\n{text}")

@@ -9,12 +9,14 @@ import secrets
 import socket
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 
 from tests.rig import remains
 from tests.rig.api import Api
 from tests.rig.polling import eventually
+from tests.rig.ports import free_ports
 from tests.rig.processes import Service
 
 
@@ -26,7 +28,7 @@ class Server:
         self.installation = f"rig-{secrets.token_hex(4)}"
         self._logs = state / "logs"
         self._logs.mkdir(parents=True)
-        private_port, public_port = _free_ports(2)
+        private_port, public_port = free_ports(2)
         self.url = f"http://127.0.0.1:{public_port}"
         self.private_url = f"http://127.0.0.1:{private_port}"
         self._settings = {
@@ -99,6 +101,19 @@ class Server:
         assert answer.status_code == 201, answer.text
         return Api(self.url, answer.json()["key"])
 
+    def connect(self) -> socket.socket:
+        """A connection for bytes of one's own."""
+        parts = urlsplit(self.url)
+        return socket.create_connection((parts.hostname, parts.port), timeout=20)
+
+    def blobs(self) -> set[str]:
+        """What lies in the blob store, by name."""
+        return {str(path) for path in (self.state / "blobs").rglob("*") if path.is_file()}
+
+    def database_bytes(self) -> bytes:
+        """All that the database holds."""
+        return b"".join(path.read_bytes() for path in sorted(self.state.glob("database.sqlite*")))
+
     def stop(self) -> list[str]:
         """Stop everything and sweep; returns what should not have been left, empty when all is well."""
         left: list[str] = []
@@ -128,15 +143,3 @@ class Server:
 
     def _service(self, module: str, name: str = "", more: dict[str, str] | None = None) -> Service:
         return Service(module, {**self._settings, **(more or {})}, self._logs / f"{name or module}.log", name)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody uses; all are held until all are known, so that none comes twice."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for held in sockets:
-            held.bind(("127.0.0.1", 0))
-        return [held.getsockname()[1] for held in sockets]
-    finally:
-        for held in sockets:
-            held.close()

@@ -61,7 +61,7 @@ def _fetch(transport: Transport, route: str, part: _Part, *, redirectable: bool)
 
     def receive(response: requests.Response) -> None:
         nonlocal came_around
-        came_around |= not response.url.startswith(transport.address.url)
+        came_around |= not response.url.startswith(transport.address.url + route)
         part.receive(response)
 
     while part.received_bytes < part.expected.size_bytes:

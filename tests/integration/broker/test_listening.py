@@ -284,3 +284,15 @@ def test_hearing_is_prompt(broker: TestBroker, listener: Listener) -> None:
         assert taking.heard == ONE
     # Then no turn of a clock lies between, even on a busy machine
     assert sorted(delays)[5] < 0.2, delays
+
+
+def test_an_idle_slot_keeps_nothing_of_its_earlier_waits(listener: Listener) -> None:
+    # When a slot waits again and again, and nothing comes
+    for _ in range(20):
+        assert listener.take(0.01) is None
+    # Then its channel, which lives as long as the broker does, remembers no subscription
+    life = listener._life
+    assert life is not None
+    channel = life._channel
+    assert channel is not None
+    eventually(lambda: not channel._cancelled and not channel._consumers, 5, "nothing is kept", every=0.01)

@@ -143,6 +143,19 @@ def test_an_empty_200_is_never_taken_for_an_answer(client: Client, stub: NativeA
         client.tasks.log_chunk("0" * 32)
 
 
+def test_what_something_else_said_in_the_place_of_a_store_beside_the_server_is_fetched_anew(
+    client: Client, stub: NativeApiStub, tmp_path: Path
+):
+    # given a store whose address begins as the server's does, and something before it that answers
+    task = client.tasks.get(client.tasks.submit("echo", io.BytesIO(BODY)).id)
+    stub.faults.append(Fault("GET .*/output", "307", headers={"Location": f"{stub.url}/store/key"}))
+    stub.faults.append(Fault("GET /store/", "200"))
+    # when
+    client.tasks.download_output(task, tmp_path / "output.zip")
+    # then
+    assert (tmp_path / "output.zip").read_bytes() == stub.only_task().output
+
+
 def test_a_redirect_is_not_followed_with_the_key(client: Client, stub: NativeApiStub):
     stub.faults.append(Fault("GET /v1/models/echo", "302", headers={"Location": "http://127.0.0.1:9/"}))
     with pytest.raises(ApiError, match="leads elsewhere"):

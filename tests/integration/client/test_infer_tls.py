@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import certifi
 import pytest
+from inference_server_client import Client
 from inference_server_client.cli.app import main
-from native_api_records import KEY
+from native_api_records import KEY, Fault, zip_of
 from native_api_stub import NativeApiStub
 
 
@@ -93,3 +96,18 @@ def test_certificates_that_are_not_there_are_named(encrypted: NativeApiStub, tmp
     empty.write_text("")
     assert infer(tmp_path, "models", "list", "--server", encrypted.url, "--ca-cert", empty) == 3
     assert encrypted.requests == []
+
+
+def test_the_named_certificates_hold_for_the_store_too_whatever_the_environment_names(
+    encrypted: NativeApiStub, authority: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # given
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
+    monkeypatch.setenv("no_proxy", "*")
+    encrypted.faults.append(Fault("GET .*/output", "307", headers={"Location": f"{encrypted.url}/store/key"}))
+    with Client(encrypted.url, KEY, ca_cert=authority / "ca.crt") as client:
+        task = client.tasks.get(client.tasks.submit("echo", io.BytesIO(zip_of({"in.txt": b"x"}))).id)
+        # when
+        client.tasks.download_output(task, tmp_path / "output.zip")
+    # then
+    assert len(encrypted.seen("GET", "/store/key")) == 1

@@ -92,6 +92,8 @@ class Api:
         return answer.json
 
     def blobs(self):
+        if self.services.settings.blob_store == "s3":
+            return sorted(self.services.blobs.keys_older_than(-60))
         root = self.services.settings.blob_directory
         return sorted(str(file.relative_to(root)) for file in root.rglob("*") if file.is_file())
 

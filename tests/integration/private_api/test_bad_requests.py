@@ -179,7 +179,8 @@ def test_a_wrong_claim_is_refused(api, changed):
     problem(api.call("POST", "/v1/leases", key=api.worker, json=body), "invalid_field", 422)
 
 
-def test_a_full_disk_is_said_clearly_and_keeps_nothing(settings, api, monkeypatch):
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_full_disk_is_said_clearly_and_keeps_nothing(api, monkeypatch):
     api.register()
     monkeypatch.setattr(
         "private_api.blobs.directory.shutil.disk_usage", lambda _path: type("U", (), {"free": -1})()

@@ -100,7 +100,7 @@ def canceled(api):
 def expired(api):
     task = succeeded(api)
     with api.services.database.write() as connection:
-        connection.execute(update(tasks).where(tasks.c.id == task).values(expires_at=now_ms() - 1))
+        connection.execute(update(tasks).where(tasks.c.id == task).values(output_expires_at=now_ms() - 1))
     purge_once(api.services)
     assert api.task(task)["data_expired"]
     return task

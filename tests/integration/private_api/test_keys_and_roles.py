@@ -85,6 +85,19 @@ def test_the_last_use_is_noted(api):
     assert keys["noted"]["last_used_at"] is not None
 
 
+@pytest.mark.parametrize("role", ["admin", "user", "worker"])
+def test_every_key_may_see_itself_and_nothing_secret(api, role):
+    made = api.call("POST", "/v1/keys", json={"name": "ward 7", "role": role}).json
+    seen = api.call("GET", "/v1/keys/self", key=made["key"])
+    assert seen.status_code == 200
+    assert (seen.json["id"], seen.json["name"], seen.json["role"]) == (made["id"], "ward 7", role)
+    assert seen.json["expires_at"] is None
+    assert made["key"] not in seen.text
+    assert "key" not in seen.json
+    assert api.call("DELETE", f"/v1/keys/{made['id']}").status_code == 204
+    problem(api.call("GET", "/v1/keys/self", key=made["key"]), "unauthenticated", 401)
+
+
 def test_an_admin_key_cannot_revoke_itself(api):
     own = next(key for key in api.call("GET", "/v1/keys").json["items"] if key["role"] == "admin")
     problem(api.call("DELETE", f"/v1/keys/{own['id']}"), "forbidden", 403)

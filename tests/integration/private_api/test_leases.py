@@ -2,15 +2,18 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import os
 import threading
 
 import pytest
 from sqlalchemy import select, update
 
+from contracts.messages import BlobFacts
 from private_api.http.downloads import CorruptBlobError
+from private_api.store.models import find_model
 from private_api.store.tables import now_ms, tasks, workers
-from private_api.upkeep import purge_once, reap_once, sweep_once
+from private_api.store.tasks import add_task
+from private_api.upkeep import reap_once, sweep_once
+from tests.integration.private_api.buckets import store_bytes
 from tests.integration.private_api.callers import problem, zip_of
 
 
@@ -39,20 +42,42 @@ def test_a_waiting_claim_is_woken_by_a_submission(api):
     assert leases[0]["task_id"] == task
 
 
-def test_fifty_workers_racing_for_tasks_get_each_of_them_once(api):
+@pytest.mark.timeout(180)
+def test_fifty_workers_racing_for_a_thousand_tasks_get_each_of_them_once(api):
+    # Given
     api.register()
-    ids = {api.submit().json["id"] for _ in range(60)}
+    facts = BlobFacts(size_bytes=1, sha256="ab" * 32)
+    with api.services.database.write() as connection:
+        model = find_model(connection, "echo")
+        queued = [
+            add_task(
+                connection,
+                owner_id="o",
+                model=model,
+                input_key=f"inputs/{number}",
+                facts=facts,
+                priority=0,
+                request_id=None,
+            )
+            for number in range(1000)
+        ]
+    ids = {task.id for task in queued}
     claimed = []
 
     def race(number):
-        while (lease := api.claim(slot=f"cpu-{number}")) is not None:
-            claimed.append(lease["task_id"])
+        wanted = {"node": "n", "slot": f"cpu-{number}", "kinds": ["cpu"], "wait_seconds": 0}
+        while (answer := api.call("POST", "/v1/leases", key=api.worker, json=wanted)).status_code != 204:
+            # On a machine that is busy enough, one of so many may wait too long and is told to come again.
+            assert answer.status_code in {200, 503}, answer.text
+            if answer.status_code == 200:
+                claimed.append(answer.json["task_id"])
 
     threads = [threading.Thread(target=race, args=(number,)) for number in range(50)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(150)
+    # Then nobody got what another had, and nothing is left
     assert sorted(claimed) == sorted(ids)
 
 
@@ -231,25 +256,10 @@ def test_a_damaged_output_is_never_handed_out_whole(api):
     api.submit()
     lease = api.claim()
     body = api.finish(lease)
-    file = next(api.services.settings.blob_directory.glob("outputs/*"))
-    file.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+    key = next(key for key in api.blobs() if key.startswith("outputs/"))
+    store_bytes(api.services.blobs, key, body[:-1] + bytes([body[-1] ^ 1]))
     with pytest.raises(CorruptBlobError):
         api.call("GET", f"/v1/tasks/{lease['task_id']}/output")
-
-
-def test_data_past_its_retention_is_gone_and_the_task_says_so(api):
-    api.register()
-    api.submit()
-    lease = api.claim()
-    api.finish(lease)
-    with api.services.database.write() as connection:
-        connection.execute(update(tasks).values(expires_at=now_ms() - 1))
-    purge_once(api.services)
-    assert api.blobs() == []
-    assert api.task(lease["task_id"])["data_expired"] is True
-    for path in ("output", "input", "logs"):
-        problem(api.call("GET", f"/v1/tasks/{lease['task_id']}/{path}"), "data_expired", 410)
-    problem(api.call("POST", f"/v1/tasks/{lease['task_id']}/retry"), "data_expired", 410)
 
 
 def test_the_last_progress_comes_with_the_last_word(api):
@@ -360,14 +370,7 @@ def test_a_task_that_waited_too_long_fails_but_not_for_the_time_it_ran(api, sett
     assert states == [("queued", "drained"), ("failed", "queued_too_long")]
 
 
-def test_the_data_of_a_task_canceled_while_queued_expires_too(api):
-    api.register()
-    task = api.submit().json["id"]
-    api.call("POST", f"/v1/tasks/{task}/cancel")
-    assert api.task(task)["expires_at"] is not None
-
-
-def test_the_sweeper_takes_what_nothing_needs_and_nothing_else(api):
+def test_the_sweeper_takes_what_nothing_needs_and_nothing_else(api, monkeypatch):
     for weights in ("1", "2", "3"):
         data = {
             "human_readable_id": "m",
@@ -379,11 +382,10 @@ def test_the_sweeper_takes_what_nothing_needs_and_nothing_else(api):
             bound = api.submit("m").json["id"]
         else:
             api.call("PATCH", "/v1/models/m", data={"zip_file": data["zip_file"]})
-    root = api.services.settings.blob_directory
-    (root / "outputs").mkdir()
-    (root / "outputs" / "orphan").write_bytes(b"x")
-    for file in root.rglob("*"):
-        os.utime(file, (0, 0))
+    store_bytes(api.services.blobs, "outputs/orphan", b"x")
+    sweep_once(api.services)
+    assert "outputs/orphan" in api.blobs(), "it may be an upload whose task is about to be committed"
+    monkeypatch.setattr("private_api.upkeep._ORPHAN_SECONDS", -60)
     sweep_once(api.services)
     kept = api.blobs()
     assert len([key for key in kept if key.startswith("contents/")]) == 2, (

@@ -23,7 +23,12 @@ def test_a_task_goes_from_queued_to_succeeded_and_hands_out_what_was_uploaded(ap
     body = api.finish(lease)
     task = api.task(lease["task_id"])
     assert (task["state"], task["terminal"], task["exit_code"], task["attempt"]) == ("succeeded", True, 0, 1)
-    assert task["output"] == {"size_bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    assert task["output"] == {
+        "size_bytes": len(body),
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "expires_at": task["expires_at"],
+        "expired": False,
+    }
     output = api.call("GET", f"/v1/tasks/{task['id']}/output")
     assert (output.data, output.headers["ETag"]) == (body, f'"{task["output"]["sha256"]}"')
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import ssl
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,34 @@ def answers(url: str, **arguments: Any) -> bool:
         return requests.get(url, **arguments).status_code == 200
     except requests.exceptions.SSLError:
         return False
+
+
+def test_a_name_of_its_own_is_not_served_the_certificate_of_a_wildcard(own: Proxy, tmp_path: Path) -> None:
+    # given
+    add_files(own, "*.w.example", make_pair(tmp_path, "DNS:*.w.example", stem="wildcard"))
+    add_files(own, "files.w.example", make_pair(tmp_path, "DNS:files.w.example", stem="files"))
+    own.command("domains", "add", "internal.w.example", "--tls", "internal")
+
+    # when / then
+    assert served(own, "other.w.example").names == ("*.w.example",)
+    assert served(own, "files.w.example").names == ("files.w.example",)
+    internal = "internal.w.example"
+    assert eventually(lambda: served(own, internal).names == (internal,), 10, "it has its own")
+
+
+def test_intermediates_that_were_forgotten_are_served_once_they_are_given(own: Proxy, tmp_path: Path) -> None:
+    # given
+    certificate, key = make_pair(tmp_path, "DNS:x.example")
+    add_files(own, "x.example", (certificate, key))
+    intermediate, _ = make_pair(tmp_path, "DNS:ca.example", stem="intermediate")
+
+    # when
+    certificate.write_text(certificate.read_text() + intermediate.read_text())
+    own.command("domains", "change", "x.example", "--certificate", str(certificate), "--key", str(key))
+
+    # then
+    words = ["-connect", f"127.0.0.1:{own.https_port}", "-servername", "x.example", "-showcerts"]
+    shown = subprocess.run(
+        ["openssl", "s_client", *words], input="", capture_output=True, text=True, timeout=20, check=False
+    ).stdout
+    assert shown.count("-----BEGIN CERTIFICATE-----") == 2

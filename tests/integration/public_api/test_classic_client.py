@@ -155,7 +155,7 @@ def test_a_finished_task_is_its_zip(client: OldClient, stand_in: Upstream) -> No
     [
         (409, "task_not_finished", 551, "The task has not finished yet; ask again in a moment."),
         (409, "task_failed", 552, "A sentence."),
-        (410, "data_expired", 553, "A sentence."),
+        (410, "output_expired", 553, "A sentence."),
         (404, "task_not_found", 554, "A sentence."),
     ],
 )

@@ -25,7 +25,7 @@ def get(target: str) -> bytes:
     [
         "/v1/tasks/../models", "/v1/tasks/..%2fmodels", "/v1/tasks/%2e%2e/models", "/v1//models",
         "//v1/models", "/v1/models/", "/v1/models/%00", "/v1/models/a%2Fb", "/v1/models/a%5cb", "/V1/models",
-        "/v1/tasks/" + "a" * 600, "/v1/tasks/a/b/c", "/v1/models/%zz", "/metrics", "/static/x", "/v1/leases",
+        "/v1/tasks/" + "a" * 600, "/v1/tasks/a/b/c", "/v1/models/%zz", "/static/x", "/v1/leases",
         "/v1/models/..", "/v1/nodes/../keys", "/v1/models;x=1/y", "/openapi.json/",
     ],
 )  # fmt: skip

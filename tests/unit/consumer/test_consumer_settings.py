@@ -63,3 +63,12 @@ def test_installations_in_one_path_of_different_containers_differ() -> None:
         for place in ("/volumes/one", "/volumes/other")
     )
     assert one.installation != other.installation
+
+
+@pytest.mark.parametrize(("drain", "claim_wait", "leave"), [("20", "4", 20), ("1", "60", 60)])
+def test_a_slot_that_waits_at_a_claim_has_the_time_to_let_it_run_out(
+    drain: str, claim_wait: str, leave: float
+) -> None:
+    # Killed before, it would take the task along that the server hands it in that moment
+    settings = Settings.from_environment({"DRAIN_SECONDS": drain, "CLAIM_WAIT_SECONDS": claim_wait})
+    assert settings.leave_seconds == leave

@@ -165,3 +165,19 @@ def test_the_long_poll_waits_as_long_as_the_settings_say(tmp_path: Path) -> None
     slot = Slot(tmp_path)
     assert LongPoll(slot.bench.station).next_lease() is None
     assert slot.server.waits() == [slot.bench.station.settings.claim_wait_seconds]
+
+
+def test_who_is_not_let_in_any_more_takes_no_further_announcement(tmp_path: Path) -> None:
+    # Given a slot whose key has been revoked, and which has heard so of an announcement
+    slot = Slot(tmp_path)
+    slot.source.next_lease()
+    slot.ear.announced += [HEARD, HEARD]
+    slot.server.refusal = CallRefusedError(401, "unauthenticated", "no")
+    with pytest.raises(CallRefusedError):
+        slot.source.next_lease()
+    slot.ear.did.clear()
+    # When it tries again
+    with pytest.raises(CallRefusedError):
+        slot.source.next_lease()
+    # Then it keeps no announcement from a slot that is let in
+    assert slot.ear.did == []

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from private_api.blobs.directory import DirectoryBlobStore
-from private_api.blobs.store import BlobStoreFullError
+from private_api.blobs.store import BLOB_KINDS, BlobStoreFullError
 
 
 def files_in(root):
@@ -38,6 +38,15 @@ def test_the_sweeper_takes_what_a_dead_process_left_and_spares_an_upload_under_w
         assert len(files_in(tmp_path)) == 1
         writer.finish()
     assert files_in(tmp_path) == ["inputs/a"]
+
+
+def test_what_lies_beside_the_blobs_is_not_offered_to_the_sweeper(tmp_path):
+    store = DirectoryBlobStore(tmp_path)
+    for kind in (*BLOB_KINDS, "lost+found"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "old").touch()
+    make_old(tmp_path)
+    assert sorted(store.keys_older_than(60)) == sorted(f"{kind}/old" for kind in BLOB_KINDS)
 
 
 def test_a_nearly_full_disk_is_said_before_and_during_an_upload(tmp_path, monkeypatch):

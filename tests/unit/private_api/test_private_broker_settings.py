@@ -22,6 +22,6 @@ def test_the_brokers_password_comes_from_a_file_and_is_shown_nowhere(tmp_path):
 
 @pytest.mark.parametrize("url", ["mq:5672", "http://u@mq/", "amqp://mq/", "amqp://u:secret-1@mq:port/"])
 def test_a_wrong_address_of_the_broker_is_named(url):
-    with pytest.raises(SettingsError, match="^BROKER_URL must look like amqp://") as raised:
+    with pytest.raises(SettingsError, match=r"^BROKER_URL must look like amqp://") as raised:
         Settings.from_environment({"BROKER_URL": url})
     assert "secret-1" not in str(raised.value)

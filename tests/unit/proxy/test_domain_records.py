@@ -62,14 +62,16 @@ def test_certificates_are_kept_for_their_owner_alone_and_swept(tmp_path: Path) -
     pair = tmp_path / "given.crt", tmp_path / "given.key"
 
     # when
-    old = store.keep_certificate("*.server.example", "a" * 64, *pair)
-    new = store.keep_certificate("*.server.example", "b" * 64, *pair)
+    old = store.keep_certificate("*.server.example", *pair)
+    # The same certificate, now with those that lead from it to a root.
+    (tmp_path / "given.crt").write_text("certificate, intermediate")
+    new = store.keep_certificate("*.server.example", *pair)
     store.sweep({"x": Domain(name="*.server.example", tls=TlsKind.FILES, certificate=new)})
 
     # then
     assert old != new
     assert [path.exists() for path in store.certificate_paths(old)] == [False, False]
-    assert [path.read_text() for path in store.certificate_paths(new)] == ["certificate", "key"]
+    assert [path.read_text() for path in store.certificate_paths(new)] == ["certificate, intermediate", "key"]
     assert {path.stat().st_mode & 0o777 for path in store.certificate_paths(new)} == {0o600}
     assert (tmp_path / "state/certificates").stat().st_mode & 0o777 == 0o700
 

@@ -76,6 +76,23 @@ def test_each_kind_of_certificate_has_its_place() -> None:
     assert anyone["default_sni"] == "localhost"
 
 
+def test_a_name_of_its_own_comes_before_the_wildcard_that_covers_it() -> None:
+    # given
+    wildcard = Domain(name="*.example", tls=TlsKind.FILES, certificate="_.example.0123")
+
+    # when
+    policies = https(rendered(wildcard, FILES, ACME, INTERNAL))["tls_connection_policies"]
+
+    # then
+    assert [policy.get("match") for policy in policies] == [
+        {"sni": ["acme.example"]}, {"sni": ["files.example"]}, {"sni": ["internal.example"]},
+        {"sni": ["*.example"]}, None,
+    ]  # fmt: skip
+    assert [policy.get("certificate_selection") for policy in policies] == [
+        None, {"any_tag": ["files.example.0123"]}, None, {"any_tag": ["_.example.0123"]}, None,
+    ]  # fmt: skip
+
+
 def test_an_authority_of_one_s_own_signs_by_acme() -> None:
     # when
     config = rendered(ACME, acme_ca="https://ca/dir", acme_ca_root=Path("/root.crt"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from contracts.problems import ProblemCode
 from public_api.throttle import FailedKeyThrottle
 from serving.problems import ProblemError
+from tests.rig.polling import eventually
 
 
 def exhausted(address: str) -> FailedKeyThrottle:
@@ -69,3 +72,23 @@ def test_an_ipv4_address_is_the_same_in_ipv6_clothes() -> None:
     with pytest.raises(ProblemError):
         throttle.check("::ffff:10.0.0.1", "another")
     throttle.check("::ffff:10.0.0.2", "another")
+
+
+def test_addresses_whose_minute_is_over_take_up_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given wrong keys from very many networks, as one client with a large IPv6 prefix can send them
+    throttle = FailedKeyThrottle(3)
+    for number in range(500):
+        throttle.failed(f"2001:db8:{number:x}::1", "wrong")
+
+    # when
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 600)
+    throttle.failed("10.0.0.1", "wrong")
+
+    # then
+    storage = throttle._limiter.storage
+    assert eventually(
+        lambda: sum(len(part) for part in vars(storage).values() if isinstance(part, dict)) < 20,
+        10,
+        "they are forgotten",
+    )

@@ -20,6 +20,7 @@ TASK = "/v1/tasks/" + "0" * 32
         ("POST", "/v1/models", Kind.BULK), ("PATCH", "/v1/models/a%20b", Kind.BULK),
         ("PUT", "/v1/tasks", Kind.BULK), ("GET", f"{TASK}/output", Kind.BULK),
         ("POST", f"{TASK}/retry", Kind.CONTROL), ("DELETE", "/v1/keys/7", Kind.CONTROL),
+        ("GET", "/v1/dead-letters", Kind.CONTROL), ("DELETE", "/v1/dead-letters", Kind.CONTROL),
     ],
 )  # fmt: skip
 def test_a_listed_request_has_a_kind(method: str, path: str, kind: Kind) -> None:

@@ -115,3 +115,24 @@ def test_in_one_process_without_a_directory_metrics_are_shown_all_the_same() -> 
 def test_a_node_needs_no_web_framework_to_count(module: str) -> None:
     frameworks = "{'flask', 'gunicorn', 'sqlalchemy'}"
     assert python(f"import sys, {module}; print({frameworks} & set(sys.modules))").strip() == "set()"
+
+
+_BEGIN_AMONG_OTHERS = """
+import fcntl, os, sys
+from pathlib import Path
+from serving import metrics_directory
+parent, lock = Path(sys.argv[1]), fcntl.flock
+
+def after_another_start(descriptor, kind):
+    fcntl.flock = lock
+    metrics_directory._remove_abandoned(parent)
+    lock(descriptor, kind)
+
+fcntl.flock = after_another_start
+print(metrics_directory.use_fresh_directory(parent).is_dir())
+"""
+
+
+def test_a_service_that_starts_beside_another_keeps_its_directory(tmp_path: Path) -> None:
+    # When another service tidies up in the moment before this one has its lock, then that is no leftover
+    assert python(_BEGIN_AMONG_OTHERS, str(tmp_path)).split() == ["True"]

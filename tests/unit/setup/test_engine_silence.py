@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from setup import base_image, images
+from setup import images, pulling
 from setup.console import SetupError
 
 RECIPE = images.Recipe("t:1", "a test", {"Dockerfile": b"FROM scratch"}, "p:1")
@@ -54,20 +54,19 @@ def engine_that_says(first: bytes, *, then_cuts: bool = False) -> Iterator[docke
 
 
 @pytest.mark.parametrize("first", [b"", b'{"status":"Pulling from library/debian"}\r\n'])
-def test_a_pull_is_given_up_after_a_silence(first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_image, "PULL_SILENCE_SECONDS", 0.2)
+def test_a_pull_is_given_up_after_a_silence(first: bytes) -> None:
     with engine_that_says(first) as engine:
-        assert "no registry answered" in base_image._pull_system(engine)
+        assert "no registry answered" in pulling.pull(engine, "some/image:1", silence_seconds=0.2)
 
 
 def test_a_pull_that_breaks_off_is_no_traceback() -> None:
     with engine_that_says(b'{"status":"Pulling"}\r\n', then_cuts=True) as engine:
-        assert "no registry answered" in base_image._pull_system(engine)
+        assert "no registry answered" in pulling.pull(engine, "some/image:1")
 
 
 def test_a_pull_that_is_refused_says_why() -> None:
     with engine_that_says(b'{"status":"Pulling"}\r\n{"error":"toomanyrequests"}\r\n') as engine:
-        assert base_image._pull_system(engine) == "toomanyrequests"
+        assert pulling.pull(engine, "some/image:1") == "toomanyrequests"
 
 
 @pytest.mark.parametrize("then_cuts", [True, False])
