@@ -1,7 +1,7 @@
 # Every target calls something in setup/, where the work is described. `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo down engine-down stack-up stack-down stack-status proxy backup restore images model-test test unit lint format lock clean
+.PHONY: help demo down engine-down stack-up stack-down stack-status proxy backup restore rotate-secrets images model-test test unit lint format lock clean
 
 # Where the server listens: make demo PORT=9000
 PORT ?= 8080
@@ -46,6 +46,10 @@ backup: ## copy the full stack's database and blobs into a new directory: TO=
 restore: ## bring a backup into an empty stack: FROM=
 	@setup/venv.sh embedded
 	@$(PYTHON_IN) -m setup restore
+
+rotate-secrets: ## new passwords for the full stack's database, store and broker
+	@setup/venv.sh embedded
+	@$(PYTHON_IN) -m setup rotate-secrets
 
 images: ## build every image: base, model template, example, the full stack's
 	@setup/venv.sh embedded

@@ -26,6 +26,7 @@ from setup import (
     server,
     service_images,
     stack,
+    stack_rotation,
 )
 from setup.console import SetupError, detail, fail, say, step
 from setup.places import Places
@@ -161,6 +162,7 @@ COMMANDS: dict[str, Callable[[Places], None]] = {
     "stack-status": stack.status,
     "backup": back_up,
     "restore": restore,
+    "rotate-secrets": stack_rotation.rotate,
     "proxy": stack.manage_proxy,
     "check-lengths": check_lengths,
 }

@@ -26,14 +26,14 @@ from setup.places import Places
 from setup.stack_settings import Chosen
 
 MANIFEST, DATABASE, BLOBS = "MANIFEST.json", "database.dump", "blobs.tar"
-_DATABASE = ["--username=inferenceserver", "--host=/var/run/postgresql", "--no-password"]
+DATABASE_USER = ["--username=inferenceserver", "--host=/var/run/postgresql", "--no-password"]
 _COPIES = ["python", "-m", "private_api.copies"]
 HEALTHY_SECONDS = 120
 
 
 def back_up(places: Places, target: Path) -> None:
     """Copy database and blobs of the running stack into ``target``, which must be new or empty."""
-    with _running_stack(places) as (client, chosen):
+    with running_stack(places) as (client, chosen):
         if target.exists() and any(target.iterdir()):
             raise SetupError(f"{target} is not empty; name a new directory in TO=.")
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -44,16 +44,16 @@ def back_up(places: Places, target: Path) -> None:
                 "--format=custom",
                 "--no-owner",
                 "--no-privileges",
-                *_DATABASE,
+                *DATABASE_USER,
                 "inferenceserver",
             ]
             with _written(target / DATABASE) as file:
-                container_streams.run(client, _id(client, chosen, "postgres"), dump, target=file)
+                container_streams.run(client, container_id(client, chosen, "postgres"), dump, target=file)
             files[DATABASE] = _facts(target / DATABASE)
         with step(f"Copying the blobs to {target / BLOBS}"):
             with _written(target / BLOBS) as file:
                 said = container_streams.run(
-                    client, _id(client, chosen, "private_api"), [*_COPIES, "export"], target=file
+                    client, container_id(client, chosen, "private_api"), [*_COPIES, "export"], target=file
                 )
             files[BLOBS] = _facts(target / BLOBS)
             outcome = _outcome(said)
@@ -78,9 +78,9 @@ def restore(places: Places, source: Path) -> None:
     """Bring a backup into the running stack, which must be empty; the stack's own keys stay valid."""
     with step(f"Checking the backup in {source}"):
         check(source)
-    with _running_stack(places) as (client, chosen):
+    with running_stack(places) as (client, chosen):
         held = _outcome(
-            container_streams.run(client, _id(client, chosen, "private_api"), [*_COPIES, "count"])
+            container_streams.run(client, container_id(client, chosen, "private_api"), [*_COPIES, "count"])
         )
         if any(held.values()):
             raise SetupError(
@@ -98,16 +98,16 @@ def restore(places: Places, source: Path) -> None:
         with step("Restoring the database"):
             load = [
                 "pg_restore", "--clean", "--if-exists", "--no-owner", "--no-privileges", "--exit-on-error",
-                "--single-transaction", "--dbname=inferenceserver", *_DATABASE,
+                "--single-transaction", "--dbname=inferenceserver", *DATABASE_USER,
             ]  # fmt: skip
             with (source / DATABASE).open("rb") as file:
-                container_streams.run(client, _id(client, chosen, "postgres"), load, source=file)
+                container_streams.run(client, container_id(client, chosen, "postgres"), load, source=file)
         with step("Starting the private API, which brings the database to its own version"):
-            _start(client, chosen, "private_api")
+            start(client, chosen, "private_api")
         with step("Restoring the blobs"):
             with (source / BLOBS).open("rb") as file:
                 said = container_streams.run(
-                    client, _id(client, chosen, "private_api"), [*_COPIES, "import"], source=file
+                    client, container_id(client, chosen, "private_api"), [*_COPIES, "import"], source=file
                 )
             outcome = _outcome(said)
             detail(f"{outcome['blobs']} blobs")
@@ -116,7 +116,7 @@ def restore(places: Places, source: Path) -> None:
         if outcome["missing"]:
             detail(f"{outcome['missing']} blobs were not in the backup; their time ran out while it was made")
         for service in ("public_api", "consumer"):
-            _start(client, chosen, service)
+            start(client, chosen, service)
         stack.wait_until_ready(places, chosen)
     say("The backup is restored. Tasks that had not ended run again.")
 
@@ -139,7 +139,8 @@ def check(source: Path) -> None:
 
 
 @contextmanager
-def _running_stack(places: Places) -> Iterator[tuple[docker.DockerClient, Chosen]]:
+def running_stack(places: Places) -> Iterator[tuple[docker.DockerClient, Chosen]]:
+    """The engine and the settings of a stack whose services are all well; raises ``SetupError`` otherwise."""
     remembered = stack.recall(places)
     if not remembered:
         raise SetupError("There is no stack here; `make stack-up` starts one.")
@@ -154,11 +155,13 @@ def _running_stack(places: Places) -> Iterator[tuple[docker.DockerClient, Chosen
         client.close()
 
 
-def _id(client: docker.DockerClient, chosen: Chosen, service: str) -> str:
+def container_id(client: docker.DockerClient, chosen: Chosen, service: str) -> str:
+    """The id of a service's container."""
     return str(stack_watch.containers(client, chosen.project, service)[0].id)
 
 
-def _start(client: docker.DockerClient, chosen: Chosen, service: str) -> None:
+def start(client: docker.DockerClient, chosen: Chosen, service: str) -> None:
+    """Start a service's stopped container and wait until it is healthy; raises ``SetupError``."""
     for container in stack_watch.containers(client, chosen.project, service):
         container.start()
     deadline = time.monotonic() + HEALTHY_SECONDS

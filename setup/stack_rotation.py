@@ -1,7 +1,7 @@
 """Give the full stack new passwords for its database, its store and its broker: `make rotate-secrets`.
 
-The files change first and the services follow; run again, it brings them together wherever it was cut off. The
-database needs no old password for this: it trusts its own container's socket.
+The files change first and the services follow; run again, it brings them together wherever it was cut off.
+The database needs no old password for this: it trusts its own container's socket.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def rotate(places: Places) -> None:
         with step("Telling the database"):
             password = (places.secrets / "database-password").read_text().strip()
             # On standard input: a command line is for everybody to see. It holds no quote that would matter.
-            words = io.BytesIO(f"ALTER ROLE inferenceserver PASSWORD '{password}';\n".encode())
+            statement = io.BytesIO(f"ALTER ROLE inferenceserver PASSWORD '{password}';\n".encode())
             psql = ["psql", "--quiet", "--set=ON_ERROR_STOP=1", "--dbname=inferenceserver"]
             postgres = backup.container_id(client, chosen, "postgres")
-            container_streams.run(client, postgres, [*psql, *backup.DATABASE_USER], source=words)
+            container_streams.run(client, postgres, [*psql, *backup.DATABASE_USER], source=statement)
         for service in _USERS_OF_SECRETS:
             with step(f"Restarting {service}"):
                 for container in stack_watch.containers(client, chosen.project, service):

@@ -30,7 +30,7 @@ from setup.stack_settings import SERVICE_USER, Chosen
 # An account and a user to our own store, an opaque name to any other.
 STORE_ACCESS_KEY = "inferenceserver:server"
 BROKER_USERS = ("server", "worker")
-_PASSWORDS: dict[str, Callable[[], str]] = {
+PASSWORDS: dict[str, Callable[[], str]] = {
     "database-password": lambda: secrets.token_urlsafe(32),
     # Letters and digits only: some stores' files know no quoting.
     "s3-secret-key": lambda: secrets.token_hex(32),
@@ -68,17 +68,17 @@ def ensure(client: docker.DockerClient, places: Places, chosen: Chosen) -> None:
     for file in (places.admin_key, places.worker_key):
         # Shared with the embedded server. 256 bits, marked as the private API marks its keys.
         write_once(file, f"isk_{secrets.token_urlsafe(32)}\n")
-    for name, make in _PASSWORDS.items():
+    for name, make in PASSWORDS.items():
         write_once(folder / name, make() + "\n")
     for name, text in _derived(places).items():
         _replace(folder / name, text)
     uid, _, gid = SERVICE_USER.partition(":")
-    owners = {name: (int(uid), int(gid)) for name in (*_PASSWORDS, *_derived(places))}
+    owners = {name: (int(uid), int(gid)) for name in (*PASSWORDS, *_derived(places))}
     _hand_over(client, folder, {**owners, "s3.json": chosen.store_user, "grafana-password": _GRAFANA})
 
 
 def _derived(places: Places) -> dict[str, str]:
-    read = {name: (places.secrets / name).read_text().strip() for name in _PASSWORDS}
+    read = {name: (places.secrets / name).read_text().strip() for name in PASSWORDS}
     return {
         "s3-access-key": STORE_ACCESS_KEY + "\n",
         "s3.json": store_keys(read["s3-secret-key"]),

@@ -180,6 +180,24 @@ def test_a_backup_brings_an_old_result_into_an_empty_stack(operator: Operator, t
     assert somebody.run(model, {"b.txt": b"and on it goes"})["state"] == "succeeded"
 
 
+def test_new_passwords_reach_files_and_services(operator: Operator) -> None:
+    # Given
+    names = ("database-password", "s3-secret-key", "broker-server-password", "broker-worker-password")
+    before = {name: (operator.state / "secrets" / name).read_text() for name in names}
+    model = operator.admin.register("echo")
+    # When
+    said = operator.run("rotate-secrets")
+    # Then
+    after = {name: (operator.state / "secrets" / name).read_text() for name in names}
+    assert all(before[name] != after[name] for name in names)
+    assert not any(text.strip() in said for text in (*before.values(), *after.values()))
+    # And every service works with them, after a start from nothing but files and volumes too
+    assert operator.admin.run(model, {"a.txt": b"after"})["state"] == "succeeded"
+    operator.run("stack-down")
+    operator.run("stack-up")
+    assert operator.admin.run(model, {"a.txt": b"and again"})["state"] == "succeeded"
+
+
 def test_domains_are_managed_while_the_proxy_runs(operator: Operator) -> None:
     assert "served by the internal authority" in operator.run(
         "proxy", ARGS="domains add inference.test --tls internal"

@@ -39,16 +39,16 @@ def fetch_directly(
         raise DirectWayError("The server's store has no address that is as safe as the server's own.")
     # `If-Range` would name the server's tag of the file, which is not the store's; files never change.
     wanted = {name: value for name, value in headers.items() if name == "Range"}
-    request = {
-        "headers": wanted,
-        "timeout": (_CONNECT_SECONDS, _READ_SECONDS),
-        # Given with the request, because the environment's certificates would win over the session's.
-        "verify": session.verify if isinstance(session.verify, str) else None,
-        "stream": True,
-        "allow_redirects": False,
-    }
+    timeout = (_CONNECT_SECONDS, _READ_SECONDS)
+    # Given with the request, because the environment's certificates would win over the session's.
+    verify = session.verify if isinstance(session.verify, str) else None
     try:
-        with session, session.get(url, **request) as response:
+        with (
+            session,
+            session.get(
+                url, headers=wanted, timeout=timeout, verify=verify, stream=True, allow_redirects=False
+            ) as response,
+        ):
             if response.status_code not in {200, 206}:
                 raise DirectWayError(f"The server's store answered with status {response.status_code}.")
             yield response
