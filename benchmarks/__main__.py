@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -9,10 +11,21 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import announce_to_claim, large_bodies, queue_depth, small_task, submit_rate, submits
+from benchmarks import (
+    announce_to_claim,
+    full_stack,
+    large_bodies,
+    queue_depth,
+    small_task,
+    submit_rate,
+    submits,
+)
 from benchmarks.figures import table
+from setup.stack_settings import Chosen, parse
 from tests.rig.parts import Part, start_postgres, start_rabbitmq
+from tests.rig.ports import free_ports
 from tests.rig.server import Server
+from tests.rig.stack import Stack
 
 _MEASUREMENTS: dict[str, Any] = {
     "small-task": small_task,
@@ -21,6 +34,7 @@ _MEASUREMENTS: dict[str, Any] = {
     "queue-depth": queue_depth,
     "submit-rate": submit_rate,
     "announce-to-claim": announce_to_claim,
+    "full-stack": full_stack,
 }
 # What a measurement may name in its PARTS: how it is started, and the setting that leads the server to it.
 _PARTS: dict[str, tuple[Callable[[], Part], str]] = {
@@ -38,6 +52,10 @@ def main(arguments: list[str]) -> int:
     figures = []
     for name in arguments or _MEASUREMENTS:
         measurement = _MEASUREMENTS[name]
+        if getattr(measurement, "STAND", "") == "stack":
+            with tempfile.TemporaryDirectory() as directory, _stack(Path(directory) / "state") as stack:
+                figures += measurement.measure(stack)
+            continue
         with tempfile.TemporaryDirectory() as directory, _parts(getattr(measurement, "PARTS", ())) as parts:
             settings = {_PARTS[part][1]: started.url for part, started in parts.items()}
             server = Server(Path(directory) / "state", **settings)
@@ -59,6 +77,28 @@ def _parts(names: Iterable[str]) -> Iterator[dict[str, Part]]:
             parts[name] = _PARTS[name][0]()
             stack.callback(parts[name].remove)
         yield parts
+
+
+@contextmanager
+def _stack(state: Path) -> Iterator[Stack]:
+    """The full stack as `make stack-up` makes it, with ports and a state of its own."""
+    https_port, http_port = free_ports(2)
+    settings = {
+        "STATE_DIRECTORY": str(state), "HTTPS_PORT": str(https_port), "HTTP_PORT": str(http_port),
+        "IMAGES": os.environ.get("IMAGES", "local"), "GPUS": "none", "CPU_SLOTS": "2",
+    }  # fmt: skip
+
+    def setup(command: str, **more: str) -> None:
+        words = [sys.executable, "-m", "setup", command]
+        subprocess.run(words, check=True, stdout=sys.stderr, env={**os.environ, **settings, **more})
+
+    try:
+        setup("stack-up")
+        stack = Stack(state)
+        stack.chosen = Chosen(parse(stack.places.stack_settings.read_text()))
+        yield stack
+    finally:
+        setup("stack-down", PURGE="1")
 
 
 if __name__ == "__main__":

@@ -23,18 +23,19 @@ from tests.rig.server import Server
 
 _BYTES = 1_000_000_000
 _RUNS = 3
-_NGINX = "http://127.0.0.1:18099"
+_NGINX_PORT = 18099
 _RESIDENT_LIMIT = 200_000_000
 
 
 def measure(server: Server) -> list[Figure]:
     """Speed of the upload, then memory over a whole task of that size."""
     with tempfile.TemporaryDirectory(dir=server.state) as directory:
-        body = _incompressible_zip(Path(directory))
+        body = incompressible_zip(Path(directory))
         return [_upload_speed(server, body, Path(directory)), _resident(server, body)]
 
 
-def _incompressible_zip(directory: Path) -> Path:
+def incompressible_zip(directory: Path) -> Path:
+    """A zip of one gigabyte that takes no time to make and cannot be made smaller on the way."""
     target = directory / "large.zip"
     piece = memoryview(bytes(range(256)) * 4096)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive, archive.open("large.bin", "w") as file:
@@ -49,7 +50,7 @@ def _upload_speed(server: Server, body: Path, directory: Path) -> Figure:
     model = api.register("echo", use_gpu=True)
     size = body.stat().st_size
     ours, theirs = [], []
-    with _nginx(directory) as nginx_url:
+    with nginx(directory) as nginx_url:
         for run in range(_RUNS + 1):
             theirs.append(_curl(body, f"{nginx_url}/large-{run}.zip"))
             (directory / "store" / f"large-{run}.zip").unlink()
@@ -101,26 +102,27 @@ def _curl(body: Path, address: str, header: str = "X-Nothing: 1") -> float:
 
 
 @contextmanager
-def _nginx(directory: Path) -> Iterator[str]:
+def nginx(directory: Path, address: str = "127.0.0.1") -> Iterator[str]:
+    """An nginx that writes what is PUT to files below ``directory``, and its address."""
     program = shutil.which("nginx") or "/usr/sbin/nginx"
-    store = directory / "store"
+    store, url = directory / "store", f"http://{address}:{_NGINX_PORT}"
     store.mkdir()
     configuration = directory / "nginx.conf"
     configuration.write_text(
         f"""daemon off; pid {directory}/nginx.pid; error_log stderr; user root;
         events {{}}
         http {{ access_log off; client_body_temp_path {directory}/body; server {{
-          listen 127.0.0.1:18099; root {store}; client_max_body_size 0;
+          listen {address}:{_NGINX_PORT}; root {store}; client_max_body_size 0;
           location / {{ dav_methods PUT; }} }} }}"""
     )
     process = subprocess.Popen([program, "-e", "stderr", "-c", str(configuration)], stderr=subprocess.DEVNULL)
     try:
         eventually(
-            lambda: subprocess.run(["curl", "-s", _NGINX], check=False, capture_output=True).returncode == 0,
+            lambda: subprocess.run(["curl", "-s", url], check=False, capture_output=True).returncode == 0,
             10,
             "nginx answers",
         )
-        yield _NGINX
+        yield url
     finally:
         process.terminate()
         process.wait()
@@ -136,7 +138,7 @@ def _peak_resident(server: Server) -> Iterator[dict[str, int]]:
             for service in server.services:
                 for pid in service.processes():
                     name = f"{service.name}/{pid}"
-                    peaks[name] = max(peaks.get(name, 0), _resident_bytes(pid))
+                    peaks[name] = max(peaks.get(name, 0), resident_bytes(pid))
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -147,7 +149,8 @@ def _peak_resident(server: Server) -> Iterator[dict[str, int]]:
         thread.join()
 
 
-def _resident_bytes(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
+    """What a process holds in memory now; 0 when it is gone."""
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
