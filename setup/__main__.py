@@ -27,6 +27,7 @@ from setup import (
     service_images,
     stack,
     stack_rotation,
+    test_run,
 )
 from setup.console import SetupError, detail, fail, say, step
 from setup.places import Places
@@ -94,7 +95,7 @@ def _directory(variable: str) -> Path:
 
 
 def run_tests(places: Places) -> None:
-    """Bring what the tests need (an engine, the images, a static busybox, promtool), then become pytest."""
+    """Bring what the tests need (an engine, the images, a static busybox, promtool), then run them."""
     places.make()
     this_machine = machine.look()
     host = engine.ensure(places, this_machine, os.environ)
@@ -110,8 +111,11 @@ def run_tests(places: Places) -> None:
         client.close()
     # The engine that was found, perhaps through a context, is the one that the tests must use.
     environment = {**os.environ, "DOCKER_HOST": host}
-    command = [sys.executable, "-m", "pytest", *shlex.split(os.environ.get("ARGS", ""))]
-    os.execvpe(command[0], command, environment)  # noqa: S606 - Our own interpreter; nothing is left to do here.
+    if chosen := shlex.split(os.environ.get("ARGS", "")):
+        command = [sys.executable, "-m", "pytest", *chosen]
+        os.execvpe(command[0], command, environment)  # noqa: S606 - Our own interpreter; nothing is left to do here.
+    if status := test_run.run_all(places, environment):
+        raise SetupError(f"Tests failed (pytest's exit status {status}); each half's closing line is above.")
 
 
 def test_model(places: Places) -> None:
