@@ -193,7 +193,7 @@ def test_a_consumer_that_still_waits_for_its_engine_ends_when_told_to(consumer: 
 
 def workspaces(consumer: ConsumerContainer) -> list[Path]:
     place = Path(engine().volumes.get(consumer.volume).attrs["Mountpoint"])
-    return list(place.glob("slots/*/work/*"))
+    return list(place.rglob("work/*"))
 
 
 @pytest.fixture

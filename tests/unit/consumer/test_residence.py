@@ -61,7 +61,7 @@ def test_the_innermost_mount_says_where_it_lies(
 
 def test_only_paths_of_ours_have_a_name_there() -> None:
     places = HostPaths(ours=Path("/data"), on_host=PurePosixPath("/engine/_data"))
-    assert places.device(Path("/data/work/x")) == "/engine/_data/work/x"
+    assert places.device(Path("/data/slots/x")) == "/engine/_data/slots/x"
     with pytest.raises(ValueError, match="/database"):
         places.device(Path("/database/x"))
 
