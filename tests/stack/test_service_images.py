@@ -61,6 +61,14 @@ def test_every_module_can_be_imported_by_the_images_own_user(image: tuple[Servic
     assert int(str(seen["modules"])) > 5
 
 
+def test_a_service_knows_its_version(image: tuple[ServiceImage, str]) -> None:
+    service, tag = image
+    if service is service_images.PROXY_ADMIN:
+        return  # It serves nothing, and has no metrics.
+    told = run(tag, "import json; from serving.metrics import version; print(json.dumps({'is': version()}))")
+    assert told == {"is": service_images.read_version(ROOT)}
+
+
 def test_an_image_holds_nothing_but_its_rooms(image: tuple[ServiceImage, str]) -> None:
     service, tag = image
     seen = run(tag, _FOUND)
