@@ -1,7 +1,7 @@
 # Every target calls something in setup/, where the work is described. `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo down engine-down stack-up stack-down stack-status proxy backup restore rotate-secrets images model-test test unit lint format lock clean
+.PHONY: help demo down engine-down stack-up stack-down stack-status proxy backup restore rotate-secrets bundle bundle-load swarm-init swarm-status swarm-leave registry-up images model-test test test-swarm unit lint format lock clean
 
 # Where the server listens: make demo PORT=9000
 PORT ?= 8080
@@ -51,6 +51,29 @@ rotate-secrets: ## new passwords for the full stack's database, store and broker
 	@setup/venv.sh embedded
 	@$(PYTHON_IN) -m setup rotate-secrets
 
+bundle: ## one archive of this release for machines without a network: [OUT=dist SINCE=earlier.tar ALSO=images EXAMPLE=1]
+	@setup/venv.sh embedded
+	@$(PYTHON_IN) -m setup bundle
+
+bundle-load: ## load the images of a bundle on this machine's engine, for a node of a Swarm: BUNDLE=file
+	@setup/bundle/load.sh "$(BUNDLE)"
+
+swarm-init: ## the full stack on a Swarm, with this machine as its home: ADVERTISE=address [SWARM_ENCRYPTION=off REGISTRY=]
+	@setup/venv.sh embedded
+	@$(PYTHON_IN) -m setup swarm-init
+
+swarm-status: ## how the Swarm's machines and services are
+	@setup/venv.sh embedded
+	@$(PYTHON_IN) -m setup swarm-status
+
+swarm-leave: ## drain this machine, or NODE=name, and leave the Swarm; on the home the stack ends (PURGE=1 deletes data)
+	@setup/venv.sh embedded
+	@$(PYTHON_IN) -m setup swarm-leave
+
+registry-up: ## an image registry for the Swarm's machines, and the script with which they trust it: [PUSH=images]
+	@setup/venv.sh embedded
+	@$(PYTHON_IN) -m setup registry-up
+
 images: ## build every image: base, model template, example, the full stack's
 	@setup/venv.sh embedded
 	@$(PYTHON_IN) -m setup images
@@ -62,6 +85,10 @@ model-test: ## try a model as the server would run it: DIR=folder [SAMPLE= CONTE
 test: ## everything from nothing, then all tests (ARGS= goes to pytest)
 	@setup/venv.sh dev
 	@$(PYTHON_IN) -m setup test
+
+test-swarm: ## several machines in one Swarm, killed, frozen and cut off; as root on Linux (ARGS= goes to pytest)
+	@setup/venv.sh dev
+	@$(PYTHON_IN) -m setup test-swarm
 
 unit: ## the quick tests only, without an engine
 	@setup/venv.sh dev

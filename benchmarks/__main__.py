@@ -15,6 +15,7 @@ from benchmarks import (
     announce_to_claim,
     full_stack,
     large_bodies,
+    many_workers,
     queue_depth,
     small_task,
     submit_rate,
@@ -34,6 +35,7 @@ _MEASUREMENTS: dict[str, Any] = {
     "queue-depth": queue_depth,
     "submit-rate": submit_rate,
     "announce-to-claim": announce_to_claim,
+    "many-workers": many_workers,
     "full-stack": full_stack,
 }
 # What a measurement may name in its PARTS: how it is started, and the setting that leads the server to it.

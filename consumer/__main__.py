@@ -1,5 +1,5 @@
 """``python -m consumer``: the parent of all slots; ``--slot NAME`` is one slot; ``--check`` tries the
-engine only.
+engine only; ``join`` asks for the settings of a worker outside on the command line.
 
 The only place that reads the environment. A wrong setting or an unfit engine ends it with one line.
 """
@@ -27,13 +27,16 @@ if __name__ == "__main__" and os.environ.get("METRICS_BIND") and not {"--slot", 
     use_fresh_directory()
 
 from consumer.bootstrap import (
+    build_reporter,
     build_room,
     build_station,
+    gpus_of_node,
     host_paths,
     reach_engine,
     settled,
     slot_directory,
 )
+from consumer.join import settings_of
 from consumer.metrics import serve_metrics
 from consumer.node.engine_check import check_engine
 from consumer.node.room import Room
@@ -57,7 +60,18 @@ _TIDY_SECONDS = 60.0
 
 def main(arguments: list[str]) -> int:
     """Run what ``arguments`` ask for and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m consumer", description="Runs the tasks of this node.")
+    if arguments[:1] == ["join"]:
+        try:
+            os.environ.update(settings_of(arguments[1:], os.environ))
+        except SettingsError as error:
+            print(error, file=sys.stderr)
+            return WRONG_SETTING
+        arguments = []
+    parser = argparse.ArgumentParser(
+        prog="python -m consumer",
+        description="Runs the tasks of this node. Its settings are environment variables.",
+        epilog="For a machine outside the server's own network: python -m consumer join --help",
+    )
     parser.add_argument("--check", action="store_true", help="only find out whether the engine can be used")
     parser.add_argument("--slot", help="be the process of one slot")
     parser.add_argument("--gpu", help="with --slot: the UUID of its GPU")
@@ -102,22 +116,36 @@ def _check(settings: Settings) -> int:
 
 
 def _run_parent(settings: Settings) -> int:
-    slots = slots_of_machine(settings.cpu_slots, settings.gpus)
-    if not slots:
-        raise SettingsError("CPU_SLOTS is 0 and GPUS names none: there would be nothing to run tasks on.")
+    if settings.gpus is not None:
+        _plan(settings, settings.gpus)
     engine = reach_engine(settings)
     # The slots' processes are told, so that all are of one mind.
     environment = settled(os.environ, engine)
     settings = Settings.from_environment(environment)
     configure_logging("consumer", node=settings.node)
     check_engine(engine, host_paths(settings), _parent_owner(settings))
+    gpus = gpus_of_node(settings, engine)
+    slots = _plan(settings, tuple(gpu.uuid for gpu in gpus))
     remove_other_slots(engine, _parent_owner(settings), settings.directory / "slots", {s.name for s in slots})
     _log.info("starting", extra={"action": "consumer_began", "slots": [slot.name for slot in slots]})
     _show_metrics(settings, slots)
     room = build_room(settings, engine)
     threading.Thread(target=_keep_tidy, args=(room,), name="tidy", daemon=True).start()
-    supervise(slots, settings.leave_seconds, partial(start_process, environment=environment))
+    reporter, stock = build_reporter(settings, engine, room, slots, gpus)
+    reporter.start()
+    stock.start()
+    start = partial(start_process, environment=environment)
+    supervise(slots, settings.leave_seconds, start, reporter.may_begin.is_set)
+    stock.leave()
+    reporter.leave()
     return 0
+
+
+def _plan(settings: Settings, gpus: tuple[str, ...]) -> list[Slot]:
+    slots = slots_of_machine(settings.cpu_slots, gpus)
+    if not slots:
+        raise SettingsError("CPU_SLOTS is 0 and there is no GPU: there would be nothing to run tasks on.")
+    return slots
 
 
 def _show_metrics(settings: Settings, slots: list[Slot]) -> None:

@@ -7,26 +7,35 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from consumer.node.contents import Contents
+from consumer.node.credentials import RegistryCredentials
+from consumer.node.gpus import Probe, ask_machine, chosen_gpus, find_gpus
 from consumer.node.holder import Holder
+from consumer.node.instance import instance_of
+from consumer.node.intake import Intake
 from consumer.node.network import ModelNetwork
 from consumer.node.pulled_images import PulledImages
 from consumer.node.record import RecordFile
-from consumer.node.residence import HostPaths, find_on_host
+from consumer.node.report import Survey
+from consumer.node.reporter import Reporter
+from consumer.node.residence import HostPaths, find_on_host, own_image
 from consumer.node.room import Room
 from consumer.node.settings import Settings
 from consumer.node.slots import Slot
 from consumer.node.station import Station
+from consumer.node.stock import Stock
 from consumer.node.workspace import Workspaces
 from consumer.outside.calls import Calls
-from consumer.outside.docker_engine import DockerEngine
+from consumer.outside.docker_engine import Credentials, DockerEngine, no_credentials
 from consumer.outside.engine import Engine
 from consumer.outside.errors import EngineAwayError, SettingsError
 from consumer.outside.labels import Owner
 from consumer.outside.server import Server
+from consumer.outside.worker_key import WorkerKey
+from contracts.nodes import GpuFacts, NodeOrders
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +50,7 @@ def build_station(
 ) -> Station:
     """All that a slot works with."""
     owner = Owner(installation=settings.installation, node=settings.node, slot=slot.name)
-    engine = engine or DockerEngine(settings.docker_host)
+    engine = engine or DockerEngine(settings.docker_host, credentials_of(settings))
     directory = slot_directory(settings, slot)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     room = build_room(settings, engine)
@@ -50,7 +59,7 @@ def build_station(
         slot=slot,
         owner=owner,
         engine=engine,
-        server=server or Server(settings.private_api_url, read_key(settings.worker_key_file)),
+        server=server or build_server(settings),
         holder=Holder(engine, owner),
         network=ModelNetwork(engine, owner),
         workspaces=Workspaces(engine, directory / "work", owner, host_paths(settings)),
@@ -58,6 +67,7 @@ def build_station(
         images=room.images,
         room=room,
         record=RecordFile(directory / "attempt.json"),
+        intake=Intake(settings.directory),
     )
 
 
@@ -71,13 +81,61 @@ def build_room(settings: Settings, engine: Engine) -> Room:
     return Room(settings, engine, places, contents, images)
 
 
+def build_server(settings: Settings, patience_seconds: float = _KEY_PATIENCE_SECONDS) -> Server:
+    """The private API, as a worker with our key; waits so long for the key to be there."""
+    key = WorkerKey(read_key(settings.worker_key_file, patience_seconds), settings.worker_key_file)
+    return Server(settings.private_api_url, key, ca=settings.server_ca, proxy=settings.server_proxy)
+
+
+def credentials_of(settings: Settings) -> Credentials:
+    """What registries are told."""
+    file = settings.registry_credentials_file
+    return no_credentials if file is None else RegistryCredentials(file)
+
+
+def gpus_of_node(settings: Settings, engine: Engine) -> tuple[GpuFacts, ...]:
+    """The GPUs that the slots are made for; raises ``EngineAwayError``."""
+    if settings.gpus == ():
+        return ()
+    image = settings.gpu_probe_image or own_image(engine, settings.directory)
+    owner = Owner(installation=settings.installation, node=settings.node, slot="check")
+    found = find_gpus(Probe(engine, owner, image) if image else ask_machine)
+    return chosen_gpus(settings.gpus, found)
+
+
+def build_reporter(
+    settings: Settings, engine: Engine, room: Room, slots: Sequence[Slot], gpus: Sequence[GpuFacts]
+) -> tuple[Reporter, Stock]:
+    """What tells the server of this node, and what has things here that the server wants here."""
+
+    def reach() -> Server:
+        # Neither may hold up the other, nor the node's end, for a key that is not there yet.
+        return build_server(settings, patience_seconds=0.0)
+
+    survey = Survey(settings, engine, room, slots, gpus, instance_of(settings.directory))
+    stock = Stock(settings, engine, room, reach)
+
+    def heed(orders: NodeOrders) -> None:
+        survey.note_needed([wanted.image.tag for wanted in orders.wanted])
+        stock.want(orders.wanted)
+
+    return Reporter(settings.node, reach, survey, Intake(settings.directory), heed), stock
+
+
 def reach_engine(settings: Settings) -> DockerEngine:
-    """The engine, once it answers; raises ``EngineAwayError`` when that takes longer than allowed."""
+    """The engine, once it answers; raises ``EngineAwayError`` when that takes longer than allowed.
+
+    Raises ``SettingsError`` where the credentials for its pulls cannot be read.
+    """
+    credentials = credentials_of(settings)
+    if isinstance(credentials, RegistryCredentials):
+        # Here alone: a slot that begins while the file is exchanged goes on without.
+        credentials.check()
     began = time.monotonic()
     say_at = began
     while True:
         try:
-            return DockerEngine(settings.docker_host)
+            return DockerEngine(settings.docker_host, credentials)
         except EngineAwayError as error:
             now = time.monotonic()
             waited = now - began

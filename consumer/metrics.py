@@ -26,6 +26,7 @@ class SlotState(StrEnum):
 
     IDLE = "idle"  # Waits for a task.
     BUSY = "busy"  # Runs one.
+    DRAINING = "draining"  # Takes none: an operator wants it so, or the node's name is another's.
     NOT_READY = "not_ready"  # Takes none: the engine, the server, the disk or a leftover is in its way.
 
 
@@ -77,6 +78,12 @@ _BROKER_UP = Gauge(
     multiprocess_mode="livesum",
 )
 
+_DRAINING = Gauge(
+    "inferenceserver_node_takes_no_tasks",
+    "1 while an operator drains this node, or while another node has its name.",
+    multiprocess_mode="livesum",
+)
+
 
 def show_slot(kind: SlotKind, state: SlotState) -> None:
     """This process's slot is in ``state`` now."""
@@ -100,6 +107,11 @@ def count_lookup(cache: Cache, *, hit: bool) -> None:
 def count_eviction(cache: Cache) -> None:
     """Count one that was removed."""
     _EVICTIONS.labels(cache.value).inc()
+
+
+def show_draining(*, draining: bool) -> None:
+    """Whether this node takes no tasks by somebody's wish."""
+    _DRAINING.set(draining)
 
 
 def show_room(*, suffices: bool) -> None:

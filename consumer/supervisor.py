@@ -87,8 +87,11 @@ def start_process(slot: Slot, environment: Mapping[str, str]) -> subprocess.Pope
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=dict(environment), start_new_session=True)
 
 
-def supervise(slots: list[Slot], leave_seconds: float, start: Start) -> None:
-    """Keep one child per slot alive until SIGTERM or SIGINT, then let them drain and wait for them."""
+def supervise(slots: list[Slot], leave_seconds: float, start: Start, may_begin: Callable[[], bool]) -> None:
+    """Keep one child per slot alive until SIGTERM or SIGINT, then let them drain and wait for them.
+
+    None is started before ``may_begin()``, which is never taken back.
+    """
     stopping = Event()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -98,8 +101,9 @@ def supervise(slots: list[Slot], leave_seconds: float, start: Start) -> None:
     signal.signal(signal.SIGINT, stop)
     children = [Child(slot, start) for slot in slots]
     while not stopping.is_set():
-        for child in children:
-            child.keep_alive()
+        if may_begin():
+            for child in children:
+                child.keep_alive()
         stopping.wait(_POLL_SECONDS)
     for child in children:
         child.terminate()

@@ -80,45 +80,75 @@ def decode(body: bytes) -> Announcement:
     return Announcement(task_id=task_id)
 
 
-@dataclass(frozen=True, kw_only=True)
-class BrokerAddress:
-    """Where the broker is, and who we are to it."""
+@dataclass(frozen=True)
+class BrokerNode:
+    """One machine of a broker, and the port at which it listens."""
 
     host: str
     port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerAddress:
+    """Where the broker is, and who we are to it. It has one node, or several that are one cluster."""
+
+    nodes: tuple[BrokerNode, ...]
     user: str
     password: str = field(repr=False)
     virtual_host: str
     tls: bool
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether there is another node to turn to when one is away."""
+        return len(self.nodes) > 1
+
     def __str__(self) -> str:
         scheme = "amqps" if self.tls else "amqp"
-        return f"{scheme}://{self.user}@{self.host}:{self.port} (virtual host {self.virtual_host!r})"
+        nodes = ",".join(map(str, self.nodes))
+        return f"{scheme}://{self.user}@{nodes} (virtual host {self.virtual_host!r})"
 
 
 def broker_address(url: str, password: str = "") -> BrokerAddress:
-    """Read ``amqp[s]://user@host[:port]/vhost``; ``password`` takes the place of one in it.
+    """Read ``amqp[s]://user@host[:port][,host[:port]...]/vhost``; ``password`` replaces one in it.
 
     Raises ``ValueError`` with a sentence that never holds the password.
     """
     wanted = "must look like amqp://user@host:5672/%2F"
     try:
         parts = urlsplit(url)
-        port = parts.port
     except ValueError:
         # urllib's own words quote what may hold a password.
-        raise ValueError(f"{wanted}, with a port from 1 to 65535") from None
-    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ValueError(wanted) from None
+    if parts.scheme not in _PORTS:
         raise ValueError(wanted)
+    nodes = tuple(
+        _node(place, _PORTS[parts.scheme], wanted) for place in parts.netloc.rpartition("@")[2].split(",")
+    )
+    if len(set(nodes)) < len(nodes):
+        raise ValueError(f"{wanted}; it names a host twice")
     if not parts.username:
         raise ValueError(f"{wanted}; it names no user")
     if "/" in parts.path[1:] or parts.query or parts.fragment:
         raise ValueError(f"{wanted}; behind the host stands the virtual host alone, with %2F for /")
     return BrokerAddress(
-        host=parts.hostname,
-        port=port or _PORTS[parts.scheme],
+        nodes=nodes,
         user=unquote(parts.username),
         password=password or unquote(parts.password or ""),
         virtual_host=unquote(parts.path[1:]) or "/",
         tls=parts.scheme == "amqps",
     )
+
+
+def _node(place: str, default_port: int, wanted: str) -> BrokerNode:
+    try:
+        parts = urlsplit(f"//{place}")
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"{wanted}, with a port from 1 to 65535") from None
+    if not parts.hostname or any(character.isspace() for character in parts.hostname):
+        raise ValueError(f"{wanted}; several hosts are separated by commas, and none of them is empty")
+    return BrokerNode(parts.hostname, port or default_port)

@@ -45,8 +45,8 @@ class SandboxProfile(StrEnum):
     COMPATIBLE = "compatible"  # The image's own user and a writable root; all else as strict.
 
 
-class _Message:
-    """JSON in and out for the frozen dataclasses below."""
+class Message:
+    """JSON in and out for the frozen dataclasses of this room."""
 
     def to_json(self) -> dict[str, Any]:
         """This message as a JSON object."""
@@ -60,7 +60,7 @@ class _Message:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlobFacts(_Message):
+class BlobFacts(Message):
     """Size in bytes and lower-case hexadecimal SHA-256 of a stored zip."""
 
     size_bytes: int
@@ -68,7 +68,7 @@ class BlobFacts(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSpec(_Message):
+class ImageSpec(Message):
     """Which image to run: ``image_id`` and ``digest`` are pinned once first resolved, null before."""
 
     tag: str
@@ -78,7 +78,7 @@ class ImageSpec(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MountPoints(_Message):
+class MountPoints(Message):
     """Absolute paths inside the container."""
 
     input: str
@@ -87,7 +87,7 @@ class MountPoints(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits(_Message):
+class Limits(Message):
     """What one run may use. Bytes, seconds, and counts; ``cpus`` may be a fraction."""
 
     time_seconds: float
@@ -102,7 +102,7 @@ class Limits(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sandbox(_Message):
+class Sandbox(Message):
     """The profile, and what an admin has relaxed in it."""
 
     profile: SandboxProfile
@@ -111,7 +111,7 @@ class Sandbox(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClaimRequest(_Message):
+class ClaimRequest(Message):
     """``POST /v1/leases``: a free slot asks for work and waits up to ``wait_seconds`` for it.
 
     ``task_id`` is the hint of the announcement that led here. It says that there is work; what runs is the
@@ -126,7 +126,18 @@ class ClaimRequest(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lease(_Message):
+class Withdrawal(Message):
+    """``POST /v1/leases/withdraw``: a slot that stops has the claim that is held for it answered at once.
+
+    Hanging up would not do: the task might be on its way already, and a relay in between lose it.
+    """
+
+    node: str
+    slot: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease(Message):
     """The answer to a claim: everything a worker needs to run one attempt of one task.
 
     Every later word about it carries ``token`` in the ``Lease-Token`` header.
@@ -152,7 +163,7 @@ class Lease(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress(_Message):
+class Progress(Message):
     """What the model says about itself: ``fraction`` in 0..1, either may be null."""
 
     fraction: float | None
@@ -160,7 +171,7 @@ class Progress(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResolvedImage(_Message):
+class ResolvedImage(Message):
     """The image that the engine has: its id, and its repository digest where there is one."""
 
     image_id: str
@@ -168,7 +179,7 @@ class ResolvedImage(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heartbeat(_Message):
+class Heartbeat(Message):
     """``POST /v1/leases/{id}/heartbeat``: renews the lease at once, then waits for a cancel request."""
 
     phase: Phase
@@ -178,7 +189,7 @@ class Heartbeat(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeartbeatAnswer(_Message):
+class HeartbeatAnswer(Message):
     """``log_bytes``: how much of this attempt's log is stored; an adopting worker goes on from there."""
 
     cancel_requested: bool
@@ -186,7 +197,7 @@ class HeartbeatAnswer(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Completion(_Message):
+class Completion(Message):
     """``POST /v1/leases/{id}/complete``: commit the uploaded output. ``durations``: seconds by phase."""
 
     output: BlobFacts
@@ -197,7 +208,7 @@ class Completion(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure(_Message):
+class Failure(Message):
     """``POST /v1/leases/{id}/fail``: this attempt is over without an output; the server decides on."""
 
     reason_code: ReasonCode

@@ -38,6 +38,7 @@ class ProblemCode(StrEnum):
     TASK_NOT_FOUND = "task_not_found"
     MODEL_NOT_FOUND = "model_not_found"
     KEY_NOT_FOUND = "key_not_found"
+    NODE_NOT_FOUND = "node_not_found"
 
     MODEL_EXISTS = "model_exists"
     MODEL_DISABLED = "model_disabled"
@@ -50,6 +51,9 @@ class ProblemCode(StrEnum):
     LOG_EXPIRED = "log_expired"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     STALE_LEASE = "stale_lease"
+    NODE_NAME_TAKEN = "node_name_taken"
+    NODE_DRAINING = "node_draining"
+    NODE_IN_USE = "node_in_use"
 
     STORAGE_FULL = "storage_full"
     UNAVAILABLE = "unavailable"
@@ -88,6 +92,7 @@ PROBLEMS: dict[ProblemCode, Problem] = {
     ProblemCode.TASK_NOT_FOUND: Problem(404, "There is no such task"),
     ProblemCode.MODEL_NOT_FOUND: Problem(404, "There is no such model"),
     ProblemCode.KEY_NOT_FOUND: Problem(404, "There is no such key"),
+    ProblemCode.NODE_NOT_FOUND: Problem(404, "There is no such node"),
     ProblemCode.MODEL_EXISTS: Problem(409, "A model with this id exists already"),
     ProblemCode.MODEL_DISABLED: Problem(409, "The model is disabled"),
     ProblemCode.MODEL_IN_USE: Problem(409, "Tasks of this model have not ended yet", retryable=True),
@@ -99,6 +104,9 @@ PROBLEMS: dict[ProblemCode, Problem] = {
     ProblemCode.LOG_EXPIRED: Problem(410, "The log is past its retention and gone"),
     ProblemCode.IDEMPOTENCY_CONFLICT: Problem(409, "This Idempotency-Key was used for something else"),
     ProblemCode.STALE_LEASE: Problem(409, "This lease is over; another word about it changes nothing"),
+    ProblemCode.NODE_NAME_TAKEN: Problem(409, "Another node has this name"),
+    ProblemCode.NODE_DRAINING: Problem(409, "This node takes no tasks now"),
+    ProblemCode.NODE_IN_USE: Problem(409, "This node is still heard of"),
     ProblemCode.STORAGE_FULL: Problem(507, "The server has no room for this", retryable=True),
     ProblemCode.UNAVAILABLE: Problem(503, "The service is not available for a moment", retryable=True),
     ProblemCode.INTERNAL_ERROR: Problem(500, "The server made a mistake", retryable=True),

@@ -17,11 +17,6 @@ def task_topic(task_id: str) -> str:
     return f"task:{task_id}"
 
 
-def queue_topic(kind: str) -> str:
-    """The topic of the queue for one kind of slot."""
-    return f"queue:{kind}"
-
-
 class Listener:
     """One waiting request: hears every ring since it began to listen, even before it waits."""
 
@@ -67,16 +62,3 @@ class Bell:
             listeners = list(self._listeners.get(topic, ()))
         for listener in listeners:
             listener.ring()
-
-    def ring_one(self, topic: str) -> None:
-        """Wake the one who has listened to ``topic`` longest: one task needs one worker.
-
-        Should that one be busy leaving, the others find the task at their next look.
-        """
-        with self._lock:
-            listeners = self._listeners.get(topic)
-            if listeners:
-                # To the end of the line, so that the next ring wakes another.
-                listener = listeners.pop(0)
-                listeners.append(listener)
-                listener.ring()

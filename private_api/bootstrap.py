@@ -6,23 +6,30 @@ import contextlib
 import os
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from flask import Flask
+from sqlalchemy import Row
 from sqlalchemy.exc import IntegrityError
 
 from archives.limits import ZipLimits
+from contracts.messages import SlotKind
 from private_api.announcing.announcer import Announcer, BrokerAnnouncer, NoAnnouncer
 from private_api.announcing.dead_letters import DeadLetterBox
 from private_api.bell import Bell
 from private_api.blobs.choice import open_blob_store
 from private_api.crashpoints import Crashpoints
+from private_api.fleet import Fleet
 from private_api.http import (
+    claims,
     dead_letters,
     health,
     keys,
     leases,
     models,
+    nodes,
     openapi,
     submissions,
     task_logs,
@@ -33,16 +40,20 @@ from private_api.http.metrics import show_metrics
 from private_api.http.outages import answer_outages
 from private_api.http.services import Services, attach
 from private_api.http.strangeness import refuse_strange_requests
+from private_api.lookout import Due, Lookout
 from private_api.metrics import count_connections
 from private_api.settings import Settings
 from private_api.start import open_database
 from private_api.store.database import Database
 from private_api.store.keys import Role, add_key, is_known, new_secret
+from private_api.store.next_task import Slot, count_due_by_model
 from private_api.upkeep import start_upkeep
 from serving.http_metrics import count_requests
 from serving.problems import answer_with_problems
 from serving.request_ids import carry_request_ids
 
+# Tasks of one model for which waiting slots are woken at once.
+_MOST_CALLED = 100
 # Made at first start, so that the first admin and the first worker need nobody to let them in.
 _FIRST_KEYS = {"admin.key": Role.ADMIN, "worker.key": Role.WORKER}
 
@@ -65,6 +76,8 @@ def bootstrap(settings: Settings, *, stopping: threading.Event, upkeep: bool = T
         zip_limits=ZipLimits(
             max_entries=settings.max_zip_entries, max_unpacked_bytes=settings.max_unpacked_bytes
         ),
+        fleet=Fleet(database),
+        lookout=Lookout(partial(_due, database), stopping),
         permits=threading.BoundedSemaphore(settings.held_requests),
         claim_permits=threading.BoundedSemaphore(settings.held_claims),
         stopping=stopping,
@@ -81,12 +94,34 @@ def bootstrap(settings: Settings, *, stopping: threading.Event, upkeep: bool = T
     count_requests(app)
     name_keys(app)
     refuse_strange_requests(app)
-    for room in (submissions, tasks, task_logs, models, keys, dead_letters, leases, health, openapi):
+    for room in (
+        submissions,
+        tasks,
+        task_logs,
+        models,
+        keys,
+        dead_letters,
+        claims,
+        leases,
+        nodes,
+        health,
+        openapi,
+    ):
         app.register_blueprint(room.blueprint)
     show_metrics(app, services)
     if upkeep:
         start_upkeep(services)
     return app
+
+
+def _due(database: Database, kind: SlotKind) -> list[Due]:
+    with database.read() as connection:
+        found = count_due_by_model(connection, kind, _MOST_CALLED)
+    return [Due(count=number, fits=partial(_takes, kind, model)) for model, number in found]
+
+
+def _takes(kind: SlotKind, model: Row[Any], slot: Slot) -> bool:
+    return slot.takes(kind, model)
 
 
 def _announcer(

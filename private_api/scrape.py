@@ -118,6 +118,12 @@ def _live_metrics(live: LiveTasks) -> Iterator[Metric]:
     for kind, number in live.slots.items():
         slots.add_metric([kind.value], number)
     yield slots
+    nodes = GaugeMetricFamily(
+        "inferenceserver_nodes", "Nodes that have reported, by state.", labels=["state"]
+    )
+    for stand, number in live.nodes.items():
+        nodes.add_metric([stand.value], number)
+    yield nodes
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -55,12 +55,13 @@ class Settings:
     # Processes that serve. Each has threads, permits and connections of its own. A bell rings within one of
     # them only: who waits in another hears of a change up to a second later.
     workers: int = 1
-    # Threads of each server process. Long polls sit in them, so there are many; they cost little.
-    threads: int = 384
+    # Threads of each server process, made when they are first needed. Long polls sit in them, so there are
+    # many; they cost little.
+    threads: int = 1344
     # Long polls held at once; further ones are answered at once, so that work never waits for watching.
     held_requests: int = 144
     # Workers that wait for a task at once; further ones are asked to come back.
-    held_claims: int = 64
+    held_claims: int = 1024
     max_input_bytes: int = 20 * GIBIBYTE
     max_content_bytes: int = 100 * GIBIBYTE
     # What one zip may unpack to, and how many entries it may have.

@@ -38,7 +38,7 @@ class Settings:
     # Uploads and downloads at once. Each holds two connections and a few megabytes.
     bulk_transfers: int = 96
     # Requests at once that wait for something to happen: log followers, held answers, workers' claims.
-    waiting_calls: int = 512
+    waiting_calls: int = 1536
     # Short calls at once, so that they pass while the two above are full.
     control_calls: int = 64
     # Threads beside all those places, which say that a place is not to be had, and that this process lives.

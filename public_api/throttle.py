@@ -1,8 +1,8 @@
 """Slows down whoever tries keys: an address with too many wrong ones has to pause.
 
 The relay asks before it sends a key on, and tells what came of it. A key that was right within the last
-minutes passes even then, so that one wrong client behind a shared address locks out none of its neighbours.
-All of it is in memory: a restart forgets.
+minutes passes even then, and the same wrong key again is no new guess: one client with a revoked key, behind
+an address that it shares, locks out nobody but itself. All of it is in memory: a restart forgets.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from typing import NoReturn
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
@@ -35,57 +36,71 @@ class FailedKeyThrottle:
         # Its counters expire. The exact moving window keeps a list for every address that it ever saw.
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._good = _RecentKeys()
+        self._wrong = _RecentKeys()
 
     def check(self, address: str, credential: str) -> None:
         """Raise ``ProblemError`` (429) where ``address`` has to pause; a key that was right lately passes."""
         place = _place(address)
-        if self._limiter.test(self._allowed, place) or self._good.knows(credential):
-            return
+        own = self._wrong.name_of(place, credential)
+        if not self._limiter.test(self._allowed, own):
+            self._refuse(own)
+        if not self._limiter.test(self._allowed, place) and not self._good.knows(
+            self._good.name_of(credential)
+        ):
+            self._refuse(place)
+
+    def failed(self, address: str, credential: str) -> None:
+        """``credential`` was wrong."""
+        WRONG_KEYS.inc()
+        self._good.forget(self._good.name_of(credential))
+        place = _place(address)
+        own = self._wrong.name_of(place, credential)
+        if not self._wrong.knows(own):
+            self._limiter.hit(self._allowed, place)
+        self._wrong.remember(own)
+        self._limiter.hit(self._allowed, own)
+
+    def succeeded(self, credential: str) -> None:
+        """``credential`` was right."""
+        self._good.remember(self._good.name_of(credential))
+
+    def _refuse(self, counter: str) -> NoReturn:
         THROTTLED.inc()
-        reset = self._limiter.get_window_stats(self._allowed, place).reset_time
+        reset = self._limiter.get_window_stats(self._allowed, counter).reset_time
         raise ProblemError(
             ProblemCode.RATE_LIMITED,
             "Too many wrong keys came from this address; wait a minute, and check the key.",
             retry_after=max(1, math.ceil(reset - time.time())),
         )
 
-    def failed(self, address: str, credential: str) -> None:
-        """``credential`` was wrong."""
-        WRONG_KEYS.inc()
-        self._good.forget(credential)
-        self._limiter.hit(self._allowed, _place(address))
-
-    def succeeded(self, credential: str) -> None:
-        """``credential`` was right."""
-        self._good.remember(credential)
-
 
 class _RecentKeys:
-    """The credentials that were right lately, as keyed hashes that mean nothing outside this process."""
+    """The credentials of the last minutes, by keyed hashes that mean nothing outside this process."""
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(32)
-        self._expiry: OrderedDict[bytes, float] = OrderedDict()
+        self._expiry: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
-    def knows(self, credential: str) -> bool:
-        with self._lock:
-            return self._expiry.get(self._digest(credential), 0.0) > time.monotonic()
+    def name_of(self, *parts: str) -> str:
+        """What stands for a credential, or for one from a certain place."""
+        text = "\n".join(parts).encode("utf-8", "replace")
+        return hashlib.blake2b(text, key=self._secret).hexdigest()
 
-    def remember(self, credential: str) -> None:
-        digest = self._digest(credential)
+    def knows(self, name: str) -> bool:
         with self._lock:
-            self._expiry[digest] = time.monotonic() + _REMEMBER_SECONDS
-            self._expiry.move_to_end(digest)
+            return self._expiry.get(name, 0.0) > time.monotonic()
+
+    def remember(self, name: str) -> None:
+        with self._lock:
+            self._expiry[name] = time.monotonic() + _REMEMBER_SECONDS
+            self._expiry.move_to_end(name)
             if len(self._expiry) > _REMEMBERED_KEYS:
                 self._expiry.popitem(last=False)
 
-    def forget(self, credential: str) -> None:
+    def forget(self, name: str) -> None:
         with self._lock:
-            self._expiry.pop(self._digest(credential), None)
-
-    def _digest(self, credential: str) -> bytes:
-        return hashlib.blake2b(credential.encode("utf-8", "replace"), key=self._secret).digest()
+            self._expiry.pop(name, None)
 
 
 def _place(address: str) -> str:

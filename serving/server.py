@@ -29,7 +29,7 @@ def serve(  # noqa: PLR0913  # Each is a setting of its own.
     bind: str,
     threads: int,
     workers: int = 1,
-    connections: int = 2000,
+    connections: int = 4000,
     keepalive_seconds: int = 300,
     graceful_seconds: int = 20,
     patience: Patience | None = None,

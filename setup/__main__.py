@@ -12,11 +12,13 @@ from setup import (
     backup,
     base_image,
     busybox,
+    choices,
     compose,
     demo,
     dockerd,
     engine,
     example_images,
+    leftovers,
     machine,
     model_test,
     module_length,
@@ -29,8 +31,11 @@ from setup import (
     stack_rotation,
     test_run,
 )
+from setup.bundle import release
 from setup.console import SetupError, detail, fail, say, step
 from setup.places import Places
+from setup.swarm import leaving, membership, registry, start, status
+from setup.swarm import proxy as swarm_proxy
 
 DEFAULT_PORT = "8080"
 
@@ -66,15 +71,13 @@ def make_images(places: Places) -> None:
 
 def start_stack(places: Places) -> None:
     """The full stack: settings from the environment, then from what is remembered."""
+    membership.require_none(places)
     stack.up(places)
 
 
 def stop_stack(places: Places) -> None:
     """Stop the full stack; PURGE=1 deletes its data too."""
-    purge = os.environ.get("PURGE") or "0"
-    if purge not in {"0", "1"}:
-        raise SetupError(f"PURGE must be 0 or 1, not {purge!r}.")
-    stack.down(places, purge=purge == "1")
+    stack.down(places, purge=choices.read(os.environ, "PURGE"))
 
 
 def back_up(places: Places) -> None:
@@ -84,6 +87,7 @@ def back_up(places: Places) -> None:
 
 def restore(places: Places) -> None:
     """The backup in the directory that FROM names, into an empty stack."""
+    membership.require_none(places)
     backup.restore(places, _directory("FROM"))
 
 
@@ -92,6 +96,24 @@ def _directory(variable: str) -> Path:
     if not named:
         raise SetupError(f"Name the backup's directory in {variable}=.")
     return Path(named).expanduser().resolve()
+
+
+def make_bundle(places: Places) -> None:
+    """One archive with every image and file of this release; OUT, SINCE, ALSO and EXAMPLE say the rest."""
+    release.make(places, os.environ)
+
+
+def rotate_secrets(places: Places) -> None:
+    """New passwords for the full stack's services."""
+    membership.require_none(places)
+    stack_rotation.rotate(places)
+
+
+def manage_proxy(places: Places) -> None:
+    """Domains and certificates of the full stack, wherever it runs."""
+    if places.swarm_settings.exists():
+        swarm_proxy.manage(places)
+    stack.manage_proxy(places)
 
 
 def run_tests(places: Places) -> None:
@@ -109,13 +131,39 @@ def run_tests(places: Places) -> None:
         service_images.ensure(client, places, os.environ)
     finally:
         client.close()
-    # The engine that was found, perhaps through a context, is the one that the tests must use.
-    environment = {**os.environ, "DOCKER_HOST": host}
+    environment = _test_environment(host)
     if chosen := shlex.split(os.environ.get("ARGS", "")):
         command = [sys.executable, "-m", "pytest", *chosen]
         os.execvpe(command[0], command, environment)  # noqa: S606 - Our own interpreter; nothing is left to do here.
     if status := test_run.run_all(places, environment):
         raise SetupError(f"Tests failed (pytest's exit status {status}); each half's closing line is above.")
+
+
+def run_swarm_tests(places: Places) -> None:
+    """Bring what machines in namespaces need (an engine, all images), then run the tests of the Swarm."""
+    places.make()
+    this_machine = machine.look()
+    if not (this_machine.system == "Linux" and this_machine.is_root):
+        raise SetupError("The tests of the Swarm make machines out of namespaces: run this as root on Linux.")
+    host = engine.ensure(places, this_machine, os.environ)
+    busybox.ensure(this_machine)
+    client = engine.connect(host)
+    try:
+        base_image.ensure(client, places, this_machine, os.environ)
+        part_images.ensure(client, places, os.environ)
+        part_images.ensure_one(client, places, os.environ, registry.IMAGE)
+        service_images.ensure(client, places, os.environ)
+    finally:
+        client.close()
+    tests = [f"tests/{test_run.SWARM_FOLDER}"]
+    chosen = shlex.split(os.environ.get("ARGS", "")) or tests
+    command = [sys.executable, "-m", "pytest", *chosen]
+    os.execvpe(command[0], command, _test_environment(host))  # noqa: S606 - Our own interpreter, and the end.
+
+
+def _test_environment(host: str) -> dict[str, str]:
+    # The engine that was found, perhaps through a context, is the one that the tests must use.
+    return {**os.environ, "DOCKER_HOST": host}
 
 
 def test_model(places: Places) -> None:
@@ -136,7 +184,7 @@ def stop_server(places: Places) -> None:
         detail("the server was not running")
     if host is None or engine.ask(host).api_version is None:
         return
-    removed = server.remove_leftovers(host, places.installation())
+    removed = leftovers.remove(host, places.installation())
     detail(f"{removed} containers and volumes removed from the engine; the data stays in {places.state}")
 
 
@@ -160,14 +208,20 @@ COMMANDS: dict[str, Callable[[Places], None]] = {
     "engine-down": stop_engine,
     "images": make_images,
     "test": run_tests,
+    "test-swarm": run_swarm_tests,
     "model-test": test_model,
     "stack-up": start_stack,
     "stack-down": stop_stack,
     "stack-status": stack.status,
     "backup": back_up,
     "restore": restore,
-    "rotate-secrets": stack_rotation.rotate,
-    "proxy": stack.manage_proxy,
+    "rotate-secrets": rotate_secrets,
+    "proxy": manage_proxy,
+    "swarm-init": start.init,
+    "swarm-status": status.status,
+    "swarm-leave": leaving.leave,
+    "registry-up": registry.up,
+    "bundle": make_bundle,
     "check-lengths": check_lengths,
 }
 

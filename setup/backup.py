@@ -147,7 +147,8 @@ def running_stack(places: Places) -> Iterator[tuple[docker.DockerClient, Chosen]
     chosen = Chosen(remembered)
     client = engine.connect(engine.ensure(places, machine.look(), os.environ))
     try:
-        if waiting := stack_watch.unready(stack_watch.look(client, chosen.project)):
+        sights = stack_watch.look(client, chosen.project)
+        if waiting := stack_watch.unready(sights, stack_watch.services(chosen)):
             how = ", ".join(f"{service} ({condition})" for service, condition in waiting.items())
             raise SetupError(f"The stack is not ready: {how}. `make stack-up` goes on with it.")
         yield client, chosen

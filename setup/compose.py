@@ -61,7 +61,7 @@ def version_numbers(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Compose:
-    """Compose for one project: its file, its settings, and the engine that it speaks to."""
+    """Compose for one project: its files, its settings, and the engine that it speaks to."""
 
     words: Sequence[str]
     checkout: Path
@@ -71,12 +71,14 @@ class Compose:
     log: Path
     # Which profiles' services a command is about, beside those that have none; empty: as the settings say.
     profiles: str = ""
+    # The later ones add to the first.
+    files: Sequence[str] = ("compose.yaml",)
 
     def command(self, *arguments: str) -> list[str]:
         """The whole command line."""
-        file = str(self.checkout / "compose.yaml")
-        own = ["--project-name", self.project, "--env-file", str(self.settings), "--file", file]
-        return [*self.words, *own, *arguments]
+        own = ["--project-name", self.project, "--env-file", str(self.settings)]
+        files = [word for file in self.files for word in ("--file", str(self.checkout / file))]
+        return [*self.words, *own, *files, *arguments]
 
     def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a command whose words go to the log; the caller waits for it."""

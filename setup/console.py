@@ -5,6 +5,8 @@ Every module of this room prints through here. It never asks anything and never 
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -17,12 +19,20 @@ class SetupError(Exception):
 
 def say(line: str) -> None:
     """Print one line at once."""
-    print(line, flush=True)
+    print(worded(line, os.environ.get("SETUP_COMMAND", "")), flush=True)
+
+
+def worded(text: str, command: str) -> str:
+    """The text for a reader without a checkout: ``command`` does there what `make` and the client do here."""
+    if not command:
+        return text
+    for_setup = re.sub(r"\bmake (?=stack-|backup|restore|rotate-|proxy)", lambda _: f"{command} ", text)
+    return for_setup.replace(".venv/bin/infer", f"{command} infer")
 
 
 def detail(line: str) -> None:
     """Print one line that belongs to the step above it."""
-    print(f"  {line}", flush=True)
+    say(f"  {line}")
 
 
 @contextmanager
@@ -37,4 +47,5 @@ def step(title: str) -> Iterator[None]:
 def fail(message: str) -> None:
     """Print an error for the reader on standard error."""
     sys.stdout.flush()
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    told = worded(message, os.environ.get("SETUP_COMMAND", ""))
+    print(f"error: {told}", file=sys.stderr, flush=True)

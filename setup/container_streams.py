@@ -53,6 +53,24 @@ def run(
     return said
 
 
+def run_container(
+    client: docker.DockerClient, container_id: str, *, source: BinaryIO, target: BinaryIO
+) -> tuple[int, str]:
+    """Start a container that was made for it, its input from ``source``, its output to ``target``; its exit
+    code, and what it said on standard error."""
+    api: Any = client.api
+    asked = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+    stream = api.attach_socket(container_id, params=asked)
+    connection: socket.socket = getattr(stream, "_sock", stream)
+    connection.settimeout(None)
+    try:
+        api.start(container_id)
+        words = _exchange(connection, source, target)
+    finally:
+        stream.close()
+    return int(api.wait(container_id)["StatusCode"]), words.decode(errors="replace").strip()
+
+
 def _exchange(connection: socket.socket, source: BinaryIO | None, target: BinaryIO | None) -> bytes:
     if source is not None:
         # Beside the reading: a command that fails says so without having read all.

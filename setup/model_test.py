@@ -17,7 +17,7 @@ from pathlib import Path
 from docker.errors import DockerException
 from inference_server_client.terminal_text import sanitise
 
-from consumer.node.slots import local_gpus
+from consumer.node.gpus import ask_machine, find_gpus
 from consumer.node.station import forced_user
 from consumer.outside.errors import ConsumerError
 from consumer.outside.inspecting_engine import ImageDetails, InspectingEngine
@@ -108,7 +108,7 @@ def _build(
 
 
 def _plan(request: Request, image: ImageDetails, scratch: Path) -> Plan:
-    gpus = local_gpus() if request.use_gpu else ()
+    gpus = find_gpus(ask_machine) if request.use_gpu else ()
     if request.use_gpu and not gpus:
         raise SetupError("GPU=1: nvidia-smi finds no GPU on this machine.")
     content = None if request.content is None else as_zip(request.content, scratch / "content.zip")
@@ -123,7 +123,7 @@ def _plan(request: Request, image: ImageDetails, scratch: Path) -> Plan:
         mounts=MountPoints(**dict(zip(("input", "output", "model"), mounts, strict=True))),
         input_zip=as_zip(request.sample, scratch / "input.zip"),
         content_zip=content,
-        gpu=gpus[0] if gpus else None,
+        gpu=gpus[0].uuid if gpus else None,
     )
 
 

@@ -38,12 +38,13 @@ ALL = (POSTGRES, RABBITMQ, STORE, CADDY)
 
 def ensure(engine: docker.DockerClient, places: Places, environment: Mapping[str, str]) -> dict[str, str]:
     """The ids of all of them by tag, each built if it is missing or anything in it changed."""
-    return {part.tag: _ensure_one(engine, places, environment, part) for part in ALL}
+    return {part.tag: ensure_one(engine, places, environment, part) for part in ALL}
 
 
-def _ensure_one(
+def ensure_one(
     engine: docker.DockerClient, places: Places, environment: Mapping[str, str], part: PartImage
 ) -> str:
+    """The id of one of them, built if it is missing or anything in it changed."""
     recipe = images.Recipe(
         part.tag,
         part.title,

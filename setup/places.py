@@ -69,6 +69,16 @@ class Places:
         return self.state / "stack.env"
 
     @property
+    def swarm_settings(self) -> Path:
+        """The settings of the stack on a Swarm, as `docker stack deploy` reads them; there while it runs."""
+        return self.state / "swarm.env"
+
+    @property
+    def registry(self) -> Path:
+        """The certificates of the registry that the stack brings along, and the script that trusts them."""
+        return self.state / "registry"
+
+    @property
     def stack_files(self) -> Path:
         """Copies of the configuration files that containers of the full stack read."""
         return self.state / "stack"

@@ -19,16 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from docker.errors import DockerException
-from requests.exceptions import RequestException
 from supervisor.xmlrpc import SupervisorTransport
 
-from setup import engine, ports, supervision
+from setup import ports, supervision
 from setup.console import SetupError, detail, step
 from setup.places import Places
 from setup.processes import start_time
 
-INSTALLATION_LABEL = "org.inferenceserver.installation"
 READY_SECONDS = 60
 # make's own variables would make a `make` inside a service believe that it is a child of this one.
 NOT_INHERITED = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "PORT")
@@ -170,29 +167,6 @@ def _supervisord_pid(places: Places) -> int | None:
     # The number in the file may belong to somebody else by now.
     ours = os.fsencode(places.run / "supervisord.conf") in words or (not words and is_running(places))
     return pid if ours else None
-
-
-def remove_leftovers(docker_host: str, installation: str) -> int:
-    """Remove the containers and volumes of this installation; how many there were."""
-    try:
-        client = engine.connect(docker_host)
-    except (DockerException, RequestException) as error:
-        raise SetupError(f"What models left on the engine could not be removed: {error}") from error
-    try:
-        chosen: dict[str, str | list[str] | bool] = {"label": f"{INSTALLATION_LABEL}={installation}"}
-        containers = client.containers.list(all=True, filters=chosen, ignore_removed=True)
-        for container in containers:
-            container.remove(force=True, v=True)
-        volumes = client.volumes.list(filters=chosen)
-        for volume in volumes:
-            volume.remove(force=True)
-        for network in client.networks.list(filters=chosen):
-            network.remove()
-        return len(containers) + len(volumes)
-    except (DockerException, RequestException) as error:
-        raise SetupError(f"What models left on the engine could not be removed: {error}") from error
-    finally:
-        client.close()
 
 
 def _settings_file(places: Places) -> Path:

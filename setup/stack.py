@@ -22,9 +22,9 @@ from docker.errors import APIError
 from setup import (
     compose,
     engine,
+    leftovers,
     machine,
     ports,
-    server,
     service_images,
     stack_files,
     stack_images,
@@ -41,6 +41,8 @@ from setup.stack_settings import Chosen
 ROOT_CERTIFICATE = "/data/caddy/pki/authorities/local/root.crt"
 # Profiles whose services may run beside the stack's own; all are taken down with it.
 PROFILES = "admin,monitoring"
+# What a broker of three nodes adds.
+FILES = ("compose.yaml", "compose.brokers.yaml")
 READY_SECONDS = 60
 DRAIN_SECONDS = 60
 
@@ -106,7 +108,8 @@ def bring_up(client: docker.DockerClient, places: Places, chosen: Chosen, comman
                 return command.failed("up", before) if process.returncode else ""
 
             try:
-                stack_watch.wait_until_healthy(client, chosen.project, failure)
+                wanted = stack_watch.services(chosen)
+                stack_watch.wait_until_healthy(client, chosen.project, failure, wanted)
             except BaseException:
                 # Without its terminal compose would go on for a while, behind the next command's back.
                 process.terminate()
@@ -174,7 +177,10 @@ def down(places: Places, *, purge: bool) -> None:
     chosen = Chosen(remembered)
     this_machine = machine.look()
     host = engine.ensure(places, this_machine, os.environ)
-    command = replace(_compose(compose.find(this_machine), places, chosen, host), profiles=PROFILES)
+    # All files: what a broker of three nodes left behind goes too, when there is only one by now.
+    command = replace(
+        _compose(compose.find(this_machine), places, chosen, host), profiles=PROFILES, files=FILES
+    )
     client = engine.connect(host)
     try:
         if stack_watch.containers(client, chosen.project, "consumer"):
@@ -184,7 +190,7 @@ def down(places: Places, *, purge: bool) -> None:
             command.run("down", "--remove-orphans", "--timeout", "30", *(["--volumes"] if purge else []))
     finally:
         client.close()
-    removed = server.remove_leftovers(host, chosen.installation)
+    removed = leftovers.remove(host, chosen.installation)
     detail(f"{removed} containers and volumes of models removed from the engine")
     if purge:
         for folder in (places.secrets, places.stack_files):
@@ -218,7 +224,7 @@ def status(places: Places) -> None:
     for sight in sorted(sights, key=lambda sight: sight.service):
         restarted = f", restarted {sight.restarts} times" if sight.restarts else ""
         say(f"{sight.service:<12} {sight.condition}{restarted}")
-    missing = stack_watch.unready(sights)
+    missing = stack_watch.unready(sights, stack_watch.services(chosen))
     if missing:
         raise SetupError(f"Not ready: {', '.join(f'{service} ({how})' for service, how in missing.items())}.")
     say(f"All is ready on {chosen.address}.")
@@ -254,7 +260,8 @@ def socket_of(host: str, this_machine: Machine) -> str:
 
 def _compose(words: list[str], places: Places, chosen: Chosen, host: str) -> Compose:
     log = places.logs / "compose.log"
-    return Compose(words, places.checkout, places.stack_settings, chosen.project, host, log)
+    files = FILES if chosen.has_broker_cluster else FILES[:1]
+    return Compose(words, places.checkout, places.stack_settings, chosen.project, host, log, files=files)
 
 
 def _require_ports(client: docker.DockerClient, chosen: Chosen) -> None:

@@ -13,23 +13,31 @@ from setup.stack_settings import Chosen
 
 # What has a container made anew when it changed: the variable that compose.yaml labels it with, and the file.
 CONFIGURATION = {"RABBITMQ_CONFIGURATION": "stack/rabbitmq.conf", "PROXY_CONFIGURATION": "proxy/base.json"}
+# The same for all files of a folder: what the nodes of a broker of three start with.
+BROKERS = "stack/brokers"
 
 
 def copy(places: Places, chosen: Chosen) -> dict[str, str]:
-    """Make the copies; a fingerprint for each variable of ``CONFIGURATION``."""
+    """Make the copies; a fingerprint for each variable of ``CONFIGURATION``, and for ``BROKERS``."""
     wanted = {source: (places.checkout / source).read_bytes() for source in CONFIGURATION.values()}
-    for path in sorted((places.checkout / "monitoring").rglob("*")):
-        if path.is_file():
-            wanted[path.relative_to(places.checkout).as_posix()] = path.read_bytes()
+    for folder in ("monitoring", BROKERS):
+        for path in sorted((places.checkout / folder).rglob("*")):
+            if path.is_file():
+                wanted[path.relative_to(places.checkout).as_posix()] = path.read_bytes()
     wanted["stack/services.env"] = stack_settings.render_services(chosen).encode()
     for source, content in wanted.items():
         target = places.stack_files / source.removeprefix("stack/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        for folder in target.parents:
-            if folder.is_relative_to(places.stack_files):
-                folder.chmod(0o755)
+        for parent in target.parents:
+            if parent.is_relative_to(places.stack_files):
+                parent.chmod(0o755)
         draft = target.with_name(f".{target.name}.draft")
         draft.write_bytes(content)
         draft.chmod(0o644)
         draft.replace(target)
-    return {name: hashlib.sha256(wanted[source]).hexdigest()[:16] for name, source in CONFIGURATION.items()}
+    brokers = b"\0".join(content for source, content in wanted.items() if source.startswith(BROKERS))
+    contents = {
+        **{name: wanted[source] for name, source in CONFIGURATION.items()},
+        "BROKERS_CONFIGURATION": brokers,
+    }
+    return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in contents.items()}

@@ -56,6 +56,9 @@ def ensure(
     chosen: stack_settings.Chosen,
 ) -> None:
     """Have every image that the settings name: pull it, or build it."""
+    if environment.get("RELEASE_IMAGES") == "loaded":
+        _require_loaded(client, chosen)
+        return
     base_image.ensure(client, places, machine, environment)
     named = [chosen.values[name] for name in stack_settings.UPSTREAM]
     if set(named) & {part.tag for part in part_images.ALL}:
@@ -68,6 +71,16 @@ def ensure(
             raise SetupError(
                 f"{variable} is {image}, which is not here and could not be pulled ({refusal}). Pull or load "
                 "it, or name another; IMAGES=local builds those of third parties from packages."
+            )
+
+
+def _require_loaded(client: docker.DockerClient, chosen: stack_settings.Chosen) -> None:
+    """Where a bundle brought the images, none is built or pulled."""
+    named = [value for name, value in chosen.values.items() if name.endswith("_IMAGE")]
+    for image in dict.fromkeys([base_image.TAG, *named]):
+        if images.image_id(client, image) is None:
+            raise SetupError(
+                f"The image {image} is not on this engine; ./install of the bundle loads it again."
             )
 
 

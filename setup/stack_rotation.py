@@ -12,8 +12,11 @@ from setup import backup, container_streams, stack, stack_secrets, stack_watch
 from setup.console import detail, say, step
 from setup.places import Places
 
-# In this order each finds those that it needs with their new passwords already.
-_USERS_OF_SECRETS = ("rabbitmq", "s3", "private_api", "consumer")
+# In this order each finds those that it needs with their new passwords already. The broker's nodes change
+# together: one with a new secret would not be let in by those that still have the old one.
+_USERS_OF_SECRETS = (
+    ("rabbitmq", *stack_watch.MORE_BROKERS), ("s3",), ("private_api",), ("consumer",),
+)  # fmt: skip
 
 
 def rotate(places: Places) -> None:
@@ -30,11 +33,21 @@ def rotate(places: Places) -> None:
             psql = ["psql", "--quiet", "--set=ON_ERROR_STOP=1", "--dbname=inferenceserver"]
             postgres = backup.container_id(client, chosen, "postgres")
             container_streams.run(client, postgres, [*psql, *backup.DATABASE_USER], source=statement)
-        for service in _USERS_OF_SECRETS:
-            with step(f"Restarting {service}"):
-                for container in stack_watch.containers(client, chosen.project, service):
+        for group in _USERS_OF_SECRETS:
+            here = [service for service in group if service in stack_watch.services(chosen)]
+            with step(f"Restarting {', '.join(here)}"):
+                found = [
+                    container
+                    for service in here
+                    for container in stack_watch.containers(client, chosen.project, service)
+                ]
+                for container in found:
                     container.stop(timeout=60)
-                backup.start(client, chosen, service)
+                # All of a group before the first is waited for: it may be waiting for the others.
+                for container in found:
+                    container.start()
+                for service in here:
+                    backup.start(client, chosen, service)
         stack.wait_until_ready(places, chosen)
     say("The stack has new passwords.")
     detail("keys of people are rotated one by one: `infer keys add`, then `infer keys revoke`")

@@ -36,6 +36,8 @@ PASSWORDS: dict[str, Callable[[], str]] = {
     "s3-secret-key": lambda: secrets.token_hex(32),
     "broker-server-password": lambda: secrets.token_urlsafe(32),
     "broker-worker-password": lambda: secrets.token_urlsafe(32),
+    # By which the nodes of a broker of three know each other.
+    "broker-cookie": lambda: secrets.token_hex(32),
     "grafana-password": lambda: secrets.token_urlsafe(32),
 }
 # The user of Grafana's own image.

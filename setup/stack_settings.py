@@ -18,7 +18,9 @@ from setup.console import SetupError
 
 # Our own user in all images.
 SERVICE_USER = "10001:10001"
-DEFAULTS = {"PUBLISH_ADDRESS": "127.0.0.1", "HTTPS_PORT": "8443", "HTTP_PORT": "8079"}
+DEFAULTS = {"BROKER_NODES": "1", "HTTPS_PORT": "8443", "HTTP_PORT": "8079", "PUBLISH_ADDRESS": "127.0.0.1"}
+# With two, either's end would be the end of both: a majority of two is two.
+BROKER_NODES = ("1", "3")
 # What compose.yaml has a variable for, beside those above, with a default of its own.
 OPTIONAL = (
     "COMPOSE_PROFILES", "GRAFANA_IMAGE", "GRAFANA_PORT", "MONITORING_ADDRESS", "NODE_NAME",
@@ -83,6 +85,11 @@ class Chosen:
         return int(self.values["HTTPS_PORT"])
 
     @property
+    def has_broker_cluster(self) -> bool:
+        """Whether the broker has three nodes; a stack that an older release started has one."""
+        return self.values.get("BROKER_NODES", "1") != "1"
+
+    @property
     def store_user(self) -> tuple[int, int]:
         """Whom the store's container runs as."""
         uid, _, gid = self.values["STORE_USER"].partition(":")
@@ -120,6 +127,8 @@ def choose(
     values |= {name: pick(name, default) for name, default in DEFAULTS.items()}
     values |= {name: text for name in (*OPTIONAL, *OF_SERVICES) if (text := pick(name, ""))}
     _check_address(values["PUBLISH_ADDRESS"])
+    if values["BROKER_NODES"] not in BROKER_NODES:
+        raise SetupError(f"BROKER_NODES must be 1 or 3, not {values['BROKER_NODES']!r}.")
     ports = {name: read_port(name, values[name]) for name in ("HTTPS_PORT", "HTTP_PORT")}
     if ports["HTTPS_PORT"] == ports["HTTP_PORT"]:
         raise SetupError(f"HTTPS_PORT and HTTP_PORT are both {ports['HTTPS_PORT']}; they must differ.")

@@ -6,7 +6,7 @@ Enters the engine by compose's labels, so it sees the same whichever compose sta
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,16 @@ from docker.errors import DockerException
 from requests.exceptions import RequestException
 
 from setup.console import SetupError, detail
+from setup.stack_settings import Chosen
 
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
+STACK_LABEL = "com.docker.stack.namespace"
+SWARM_SERVICE_LABEL = "com.docker.swarm.service.name"
 # What belongs to every stack; others come with a profile.
 SERVICES = ("postgres", "s3", "rabbitmq", "private_api", "public_api", "consumer", "proxy")
+# What a broker of three nodes adds.
+MORE_BROKERS = ("rabbitmq-2", "rabbitmq-3")
 # What ends well before another may start.
 ONE_SHOTS = ("proxy-configuration",)
 UP_SECONDS = 240
@@ -63,7 +68,12 @@ def look(client: docker.DockerClient, project: str) -> list[Sight]:
 
 
 def containers(client: docker.DockerClient, project: str, service: str = "") -> list[Any]:
-    """The project's containers, or one service's."""
+    """The project's containers on this engine, or one service's, whether compose or a Swarm started them."""
+    return composed(client, project, service) or _swarmed(client, project, service)
+
+
+def composed(client: docker.DockerClient, project: str, service: str = "") -> list[Any]:
+    """Those that compose started."""
     labels = [f"{PROJECT_LABEL}={project}", "com.docker.compose.oneoff=False"]
     if service:
         labels.append(f"{SERVICE_LABEL}={service}")
@@ -71,16 +81,40 @@ def containers(client: docker.DockerClient, project: str, service: str = "") -> 
     return list(found)
 
 
+def _swarmed(client: docker.DockerClient, project: str, service: str) -> list[Any]:
+    """Those of a Swarm's stack: the newest of each service, for a Swarm keeps a few that have ended."""
+    labels = [f"{STACK_LABEL}={project}"]
+    if service:
+        labels.append(f"{SWARM_SERVICE_LABEL}={project}_{service}")
+    newest: dict[str, Any] = {}
+    for container in client.containers.list(all=True, filters={"label": labels}, ignore_removed=True):
+        name = container.labels[SWARM_SERVICE_LABEL]
+        if name not in newest or container.attrs["Created"] > newest[name].attrs["Created"]:
+            newest[name] = container
+    return list(newest.values())
+
+
+def _service_of(labels: Mapping[str, str]) -> str:
+    if SERVICE_LABEL in labels:
+        return labels[SERVICE_LABEL]
+    return labels[SWARM_SERVICE_LABEL].removeprefix(f"{labels[STACK_LABEL]}_")
+
+
 def _seen(container: Any) -> Sight:
     state = container.attrs["State"]
     return Sight(
-        service=container.labels[SERVICE_LABEL],
+        service=_service_of(container.labels),
         container_id=container.id,
         status=state["Status"],
         health=(state.get("Health") or {}).get("Status", ""),
         restarts=container.attrs.get("RestartCount", 0),
         exit_code=state.get("ExitCode", 0),
     )
+
+
+def services(chosen: Chosen) -> tuple[str, ...]:
+    """The services that a stack with these settings has."""
+    return (*SERVICES, *MORE_BROKERS) if chosen.has_broker_cluster else SERVICES
 
 
 def unready(sights: Iterable[Sight], wanted: Iterable[str] = SERVICES) -> dict[str, str]:
@@ -111,9 +145,12 @@ def hopeless(sights: Iterable[Sight], restarts_before: Mapping[str, int]) -> Map
 
 
 def wait_until_healthy(
-    client: docker.DockerClient, project: str, compose_failure: Callable[[], str | None]
+    client: docker.DockerClient,
+    project: str,
+    compose_failure: Callable[[], str | None],
+    wanted: Sequence[str] = SERVICES,
 ) -> None:
-    """Wait for all services, saying when each is there.
+    """Wait for all ``wanted`` services, saying when each is there.
 
     ``compose_failure`` is None while compose is at work, empty once it ended well, and else says how it
     failed. Raises ``SetupError`` with the last words of a service that cannot become healthy.
@@ -126,12 +163,12 @@ def wait_until_healthy(
     while True:
         failure = compose_failure()
         sights = _look(client, project)
-        waiting = unready(sights)
+        waiting = unready(sights, wanted)
         now = time.monotonic()
         # What was there before may still be replaced by compose, and then begins anew.
         fresh = [sight for sight in sights if sight.container_id not in restarts_before]
         settled = {sight.service for sight in (fresh if failure is None else sights)}
-        for service in SERVICES:
+        for service in wanted:
             if service in settled and service not in waiting and service not in done:
                 done.add(service)
                 last_said = now

@@ -15,12 +15,14 @@ from setup.console import say
 from setup.places import Places
 
 # These share one stack, which must not be brought up twice.
-STACK_FOLDERS = ("e2e", "faults", "stack")
+STACK_FOLDERS = ("bundle", "e2e", "faults", "stack")
+# `make test-swarm` runs these by themselves: they are about times, and bring engines of their own.
+SWARM_FOLDER = "swarm"
 
 
 def halves(tests: Path) -> tuple[list[str], list[str]]:
-    """The tests of each half, those of the stack first; every one is in one of them."""
-    found = sorted({path.relative_to(tests).parts[0] for path in tests.rglob("test_*.py")})
+    """The tests of each half, those of the stack first; every one but the Swarm's is in one of them."""
+    found = sorted({path.relative_to(tests).parts[0] for path in tests.rglob("test_*.py")} - {SWARM_FOLDER})
     with_stack = [f"{tests.name}/{name}" for name in found if name in STACK_FOLDERS]
     others = [f"{tests.name}/{name}" for name in found if name not in STACK_FOLDERS]
     return with_stack, others

@@ -14,7 +14,7 @@ from threading import Condition, Thread
 from consumer.attempt.events import Emit, Stopped
 from consumer.attempt.verdict import Stop
 from consumer.outside.backoff import delays
-from consumer.outside.errors import CallRefusedError, ServerAwayError, StaleLeaseError
+from consumer.outside.errors import CallRefusedError, KeyRefusedError, ServerAwayError, StaleLeaseError
 from contracts.messages import Heartbeat, HeartbeatAnswer, Lease, Progress, ResolvedImage
 from contracts.states import Phase
 from serving.logs import same_work
@@ -28,6 +28,9 @@ HELD_SECONDS = 2.0
 # then.
 UNHELD_PAUSE_SECONDS = 1.0
 YOUNG_SECONDS = 3.0
+# Whose key is revoked may not go on with what it has; but where keys are being exchanged, the new one may
+# reach the server's database and our file a moment apart.
+KEY_GRACE_SECONDS = 3.0
 
 
 class HeartbeatLoop:
@@ -83,6 +86,7 @@ class HeartbeatLoop:
 
     def _run(self) -> None:
         pauses = delays()
+        well_at = time.monotonic()
         while not self._closed:
             beat = self._next_beat()
             try:
@@ -90,11 +94,19 @@ class HeartbeatLoop:
             except StaleLeaseError as error:
                 self._emit(Stopped(stop=Stop.LEASE_LOST, detail=str(error)))
                 return
+            except KeyRefusedError as error:
+                if time.monotonic() - well_at >= KEY_GRACE_SECONDS:
+                    _log.error("our key is refused: %s", error.detail, extra={"action": "key_refused"})
+                    self._emit(Stopped(stop=Stop.LEASE_LOST, detail=f"our key is refused: {error.detail}"))
+                    return
+                self._pause(UNHELD_PAUSE_SECONDS, wake=None)
+                continue
             except (ServerAwayError, CallRefusedError) as error:
                 _log.warning("heartbeat failed: %s", error, extra={"action": "heartbeat_failed"})
                 self._pause(next(pauses), wake=None)
                 continue
             pauses = delays()
+            well_at = time.monotonic()
             self._heard(beat, answer)
             if not beat.wait_seconds:
                 self._pause(UNHELD_PAUSE_SECONDS, wake=beat.phase)

@@ -170,9 +170,11 @@ class Attempt:
 
     def _resume(self, container: ContainerFacts) -> None:
         _log.info("container adopted", extra=self._course.said | {"action": "container_adopted"})
-        ran_seconds = max(0.0, time.time() - (container.started_at or time.time()))
-        deadline = time.monotonic() + self._lease.limits.time_seconds - ran_seconds
         try:
+            # By the engine's own clock, which need not agree with ours.
+            now = self._station.engine.host().now
+            ran_seconds = max(0.0, now - container.started_at) if now and container.started_at else 0.0
+            deadline = time.monotonic() + self._lease.limits.time_seconds - ran_seconds
             watch = self._station.engine.watch_exit(container.container_id)
         except EngineError as error:
             self._course.take(failure_event(error))

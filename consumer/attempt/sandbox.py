@@ -34,6 +34,14 @@ _LOG_BYTES_OF_ALL = 1024**3
 _JSON_PER_BYTE = 72
 _MIB = 1024**2
 
+# By these a container asks NVIDIA's runtime for devices, and an image may bring them: where that runtime is
+# the engine's default, or takes part in every start, an image that says "all" would get all there are.
+_VISIBLE_DEVICES, _DRIVER_CAPABILITIES = "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"
+# Which of these counts as well is an administrator's choice (``swarm-resource`` of the runtime).
+_RESOURCE_PREFIX = "DOCKER_RESOURCE_"
+_NO_DEVICES = "void"
+_CAPABILITIES = ("compute", "utility")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -65,7 +73,7 @@ def container_body(lease: Lease, image: LocalImage, place: Place) -> dict[str, A
     body: dict[str, Any] = {
         # By id, never by tag: what was resolved and reported is what runs.
         "Image": image.image_id,
-        "Env": _environment(lease, strict=strict),
+        "Env": _environment(lease, image, place, strict=strict),
         "Labels": _labels(lease, place),
         # The image's own health check would run programs that nobody waits for.
         "Healthcheck": {"Test": ["NONE"]},
@@ -108,7 +116,12 @@ def _normal(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
-def _environment(lease: Lease, *, strict: bool) -> list[str]:
+def _gpu(lease: Lease, place: Place) -> str | None:
+    """The GPU that the container gets: its slot's, and only a model that asks for one."""
+    return place.gpu if lease.use_gpu else None
+
+
+def _environment(lease: Lease, image: LocalImage, place: Place, *, strict: bool) -> list[str]:
     values = {
         ENV_INPUT: lease.mounts.input,
         ENV_OUTPUT: lease.mounts.output,
@@ -120,6 +133,11 @@ def _environment(lease: Lease, *, strict: bool) -> list[str]:
         # With a read-only root these are the only places where libraries may keep their caches. A
         # compatible image keeps its own HOME: weights that it brought along often lie there.
         values |= {"HOME": TEMPORARY_DIRECTORY, "TMPDIR": TEMPORARY_DIRECTORY}
+    devices = _gpu(lease, place) or _NO_DEVICES
+    values[_VISIBLE_DEVICES] = devices
+    values |= {name: devices for name in image.variables if name.startswith(_RESOURCE_PREFIX)}
+    if devices != _NO_DEVICES:
+        values[_DRIVER_CAPABILITIES] = ",".join(_CAPABILITIES)
     return [f"{name}={value}" for name, value in values.items()]
 
 
@@ -162,9 +180,10 @@ def _host_config(lease: Lease, image: LocalImage, place: Place, *, strict: bool)
     }
     if place.runtime:
         config["Runtime"] = place.runtime
-    if lease.use_gpu and place.gpu:
+    gpu = _gpu(lease, place)
+    if gpu is not None:
         config["DeviceRequests"] = [
-            {"Driver": "", "DeviceIDs": [place.gpu], "Capabilities": [["gpu", "compute", "utility"]]}
+            {"Driver": "", "DeviceIDs": [gpu], "Capabilities": [["gpu", *_CAPABILITIES]]}
         ]
     return config
 

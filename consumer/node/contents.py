@@ -59,17 +59,21 @@ class Contents:
         abandoned: Event,
         uses: ExitStack,
         allowance: Allowance,
+        *,
+        counted: bool = True,
     ) -> str:
         """The volume that shows this content, fetched if need be; raises as ``fetch_and_unpack`` does.
 
-        It stays until ``uses`` is closed, and from then on for as long as a container has it.
+        It stays until ``uses`` is closed, and from then on for as long as a container has it. ``counted``
+        looks are those of tasks, for the metrics.
         """
         data = self._directory / facts.sha256
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             uses.enter_context(held(self._path(facts.sha256, "used"), abandoned))
             is_here = data.is_dir()
-            count_lookup(Cache.CONTENT, hit=is_here)
+            if counted:
+                count_lookup(Cache.CONTENT, hit=is_here)
             if not is_here:
                 with _locked(self._path(facts.sha256, "lock"), abandoned):
                     if not data.is_dir():
@@ -81,6 +85,10 @@ class Contents:
         role = {labels.ROLE: labels.ROLE_CONTENT}
         self._engine.create_volume(name, device, self._owner.shared_labels() | role)
         return name
+
+    def has(self, sha256: str) -> bool:
+        """Whether this content is here, complete."""
+        return _SHA256.fullmatch(sha256) is not None and (self._directory / sha256).is_dir()
 
     def entries(self, *, sized: bool = True) -> list[Entry]:
         """All contents that are complete; counting how large they are may take a while."""

@@ -100,6 +100,15 @@ class PulledImages:
                 )
         return found
 
+    def references(self) -> list[str]:
+        """What the images were pulled as, the most recently used first; some may be gone."""
+        used: list[tuple[float, list[str]]] = []
+        for record in self._records():
+            with suppress(OSError):
+                used.append((record.stat().st_mtime, _references(record)))
+        used.sort(key=lambda each: -each[0])
+        return [reference for _, references in used for reference in references]
+
     def remove(self, image_id: str) -> bool:
         """Remove an image unless somebody uses it, and say whether it has gone.
 

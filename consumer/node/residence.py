@@ -55,10 +55,8 @@ def find_on_host(engine: Engine, directory: Path, process: Path = Path("/proc/se
     The same path where we are in no container of this engine. Raises ``SettingsError`` where we are in one
     and have the directory from nowhere, and ``EngineError``.
     """
-    certain = ids_of_kernel(_text(process / "mountinfo"), _text(process / "cgroup"))
-    # Another container may have our host name for its own name: it is only tried where we are in one at all.
-    guessed = [socket.gethostname()] if any(mark.exists() for mark in _MARKS) else []
     homeless = False
+    certain, guessed = _candidates(process)
     for candidate in certain + guessed:
         found = engine.find_container(candidate)
         if found is None or not found.running:
@@ -76,6 +74,26 @@ def find_on_host(engine: Engine, directory: Path, process: Path = Path("/proc/se
             f"can be shown anything: mount a named volume (or a directory of the machine) at {directory}."
         )
     return PurePosixPath(directory)
+
+
+def own_image(engine: Engine, directory: Path, process: Path = Path("/proc/self")) -> str | None:
+    """The id of the image that we are a container of; None where we are in no container of this engine.
+
+    Raises ``EngineError``.
+    """
+    certain, guessed = _candidates(process)
+    for candidate in certain + guessed:
+        found = engine.find_container(candidate)
+        if found is not None and found.running and _is_ours(engine, found.container_id, directory):
+            return found.image_id
+    return None
+
+
+def _candidates(process: Path) -> tuple[list[str], list[str]]:
+    """The containers that we may be: by what the kernel tells, and by our host name."""
+    certain = ids_of_kernel(_text(process / "mountinfo"), _text(process / "cgroup"))
+    # Another container may have our host name for its own name: it is only tried where we are in one at all.
+    return certain, [socket.gethostname()] if any(mark.exists() for mark in _MARKS) else []
 
 
 def ids_of_kernel(mountinfo: str, cgroup: str) -> list[str]:

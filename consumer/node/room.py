@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
@@ -99,6 +99,23 @@ class Room:
             if shortage is not None:
                 return f"{shortage} ({disk.place})"
         return None
+
+    def has_spare(self, more_bytes: int = 0) -> bool:
+        """Whether the disks take something that nobody needs yet, and are below the low watermark after it.
+
+        Only looks. Raises ``OSError`` and ``EngineError``.
+        """
+        low = self._settings.disk_low_percent
+        states = [disk.state() for disk in self.disks]
+        after = [replace(state, free_bytes=state.free_bytes - more_bytes) for state in states]
+        return self.shortage() is None and all(state.used_percent < low for state in after)
+
+    def spare_limit(self) -> int:
+        """What of our own disk stays free of things that nobody needs yet: they bring none to be removed."""
+        total = self._own_disk.state().total_bytes
+        return max(
+            self._settings.minimum_free_bytes, round(total * (1 - self._settings.disk_high_percent / 100))
+        )
 
     def _shortage_of(self, disk: Disk) -> str | None:
         return disk_shortage(disk.place, self._settings.minimum_free_bytes)

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from consumer.node.way import way_to_server
 from consumer.outside.errors import SettingsError
 from contracts.announcements import BrokerAddress, broker_address
 
 _Number = TypeVar("_Number", int, float)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
 _GPU = re.compile(r"(?:GPU|MIG)-[A-Za-z0-9/-]{4,80}")
 
 
@@ -27,6 +29,7 @@ _GPU = re.compile(r"(?:GPU|MIG)-[A-Za-z0-9/-]{4,80}")
 class Settings:
     """Everything that an operator may choose. Seconds and bytes."""
 
+    # Where the server is: the private API itself, or for a worker outside the address that everybody uses.
     private_api_url: str
     worker_key_file: Path
     # Where the slots hear of tasks; None: they wait at the private API alone.
@@ -45,8 +48,8 @@ class Settings:
     container_runtime: str | None
     # A slot that is told to stop lets its task end within this time, then hands it back.
     drain_seconds: float
-    # How long the server holds a claim. A slot that is told to stop lets a held claim run out, so that no
-    # task is handed to a process that has just gone: this bounds how long an idle slot takes to stop.
+    # How long the server holds a claim. A slot that is told to stop withdraws it; where the server does not
+    # hear that, this bounds how long an idle slot takes to stop.
     claim_wait_seconds: float
     # Limits of the phases in which the model itself does not run; its own run has the model's limit.
     pull_seconds: float
@@ -64,6 +67,16 @@ class Settings:
     content_unused_seconds: float
     # How long a node that starts waits for an engine that is not there yet.
     start_patience_seconds: float
+    # The image of the container that looks for GPUs; None: our own image in a container, else no container.
+    gpu_probe_image: str | None = None
+    # What models may ask of a node by name.
+    node_labels: tuple[tuple[str, str], ...] = ()
+    # A configuration as docker login writes it, for pulls from private registries.
+    registry_credentials_file: Path | None = None
+    # The authorities that a worker outside trusts, and nobody else; None: those of the system.
+    server_ca: Path | None = None
+    # The HTTP proxy of its own network that a worker outside goes through.
+    server_proxy: str | None = None
     # Where the parent shows the metrics of all its processes: host and port. None: nowhere.
     metrics_bind: tuple[str, int] | None = None
 
@@ -81,10 +94,13 @@ class Settings:
         # in containers they may well have the same path.
         own_id = hashlib.sha256(os.fsencode(host_directory or directory)).hexdigest()[:10]
         low, high = _watermarks(environment)
+        way = way_to_server(environment)
         return cls(
-            private_api_url=_url(environment),
+            private_api_url=way.url,
+            server_ca=way.ca,
+            server_proxy=way.proxy,
             worker_key_file=Path(_text(environment, "WORKER_KEY_FILE", ".state/worker.key")).resolve(),
-            broker=_broker(environment),
+            broker=None if way.is_outside else _broker(environment),
             directory=directory,
             host_directory=host_directory,
             installation=_name(environment, "INSTALLATION", own_id),
@@ -94,7 +110,7 @@ class Settings:
             docker_host=environment.get("DOCKER_HOST") or None,
             container_runtime=environment.get("CONTAINER_RUNTIME") or None,
             drain_seconds=_number(environment, "DRAIN_SECONDS", 20.0, float),
-            claim_wait_seconds=_number(environment, "CLAIM_WAIT_SECONDS", 4.0, float, most=60),
+            claim_wait_seconds=_number(environment, "CLAIM_WAIT_SECONDS", 25.0, float, most=60),
             pull_seconds=_number(environment, "PULL_SECONDS", 1800.0, float),
             fetch_seconds=_number(environment, "FETCH_SECONDS", 1800.0, float),
             upload_seconds=_number(environment, "UPLOAD_SECONDS", 3600.0, float),
@@ -104,19 +120,15 @@ class Settings:
             disk_low_percent=low,
             content_unused_seconds=_number(environment, "CONTENT_UNUSED_SECONDS", 30 * 86400.0, float),
             start_patience_seconds=_number(environment, "START_PATIENCE_SECONDS", 120.0, float),
+            gpu_probe_image=_text(environment, "GPU_PROBE_IMAGE", "") or None,
+            node_labels=_labels(environment),
+            registry_credentials_file=_file(environment, "REGISTRY_CREDENTIALS_FILE"),
             metrics_bind=_bind(environment),
         )
 
 
 def _text(environment: Mapping[str, str], name: str, default: str) -> str:
     return environment.get(name, "").strip() or default
-
-
-def _url(environment: Mapping[str, str]) -> str:
-    url = _text(environment, "PRIVATE_API_URL", "http://127.0.0.1:8081").rstrip("/")
-    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", url):
-        raise SettingsError(f"PRIVATE_API_URL must be an http or https address, not {url!r}.")
-    return url
 
 
 def _broker(environment: Mapping[str, str]) -> BrokerAddress | None:
@@ -154,6 +166,28 @@ def _host_directory(environment: Mapping[str, str]) -> PurePosixPath | None:
     if not path.is_absolute() or ".." in path.parts:
         raise SettingsError(f"CONSUMER_HOST_DIRECTORY must be an absolute path, not {text!r}.")
     return path
+
+
+def _file(environment: Mapping[str, str], variable: str) -> Path | None:
+    text = _text(environment, variable, "")
+    return Path(text).resolve() if text else None
+
+
+def _labels(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    labels: dict[str, str] = {}
+    for part in _text(environment, "NODE_LABELS", "").split(","):
+        if not part.strip():
+            continue
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise SettingsError(
+                "NODE_LABELS must look like site=north,disk=ssd, each name and value of up to 63 letters, "
+                f"digits, dots, dashes and underscores, and has {part.strip()!r}."
+            )
+        if name in labels:
+            raise SettingsError(f"NODE_LABELS names {name} twice.")
+        labels[name] = value
+    return tuple(labels.items())
 
 
 def _watermarks(environment: Mapping[str, str]) -> tuple[float, float]:

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from dataclasses import dataclass
 
 from contracts.messages import SlotKind
-
-# `GPU 0: NVIDIA H100 (UUID: GPU-8f7e…)`, and below it `  MIG 1g.10gb Device 0: (UUID: MIG-…)`.
-_LISTED = re.compile(r"UUID:\s*(?P<uuid>(?:GPU|MIG)-[^\s)]+)\)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,29 +46,6 @@ def gpu_slot_name(uuid: str, gpus: tuple[str, ...]) -> str:
     return f"{prefix}-{short if alone else re.sub(r'[^A-Za-z0-9]', '-', uuid[4:])}".lower()
 
 
-def parse_listing(listing: str) -> tuple[str, ...]:
-    """The UUIDs in what ``nvidia-smi -L`` prints; a GPU cut into MIG devices counts as those."""
-    uuids: list[str] = []
-    for line in listing.splitlines():
-        found = _LISTED.search(line)
-        if found is None:
-            continue
-        uuid = found["uuid"]
-        if uuid.startswith("MIG-") and uuids and uuids[-1].startswith("GPU-"):
-            uuids.pop()
-        uuids.append(uuid)
-    return tuple(uuids)
-
-
-def local_gpus() -> tuple[str, ...]:
-    """The GPUs of this machine, none where ``nvidia-smi`` is missing or fails."""
-    try:
-        answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return parse_listing(answer.stdout) if answer.returncode == 0 else ()
-
-
-def slots_of_machine(cpu_slots: int | None, gpus: tuple[str, ...] | None) -> list[Slot]:
-    """The slots that the settings and this machine make together."""
-    return plan_slots(cpu_slots, local_gpus() if gpus is None else gpus, os.cpu_count() or 1)
+def slots_of_machine(cpu_slots: int | None, gpus: tuple[str, ...]) -> list[Slot]:
+    """The slots that the settings, this machine and its GPUs make together."""
+    return plan_slots(cpu_slots, gpus, os.cpu_count() or 1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from consumer.node.contents import Contents
 from consumer.node.holder import Holder
+from consumer.node.intake import Intake
 from consumer.node.network import ModelNetwork
 from consumer.node.pulled_images import PulledImages
 from consumer.node.record import RecordFile
@@ -42,6 +43,7 @@ class Station:
     images: PulledImages
     room: Room
     record: RecordFile
+    intake: Intake
 
 
 def forced_user() -> str | None:

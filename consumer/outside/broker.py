@@ -26,13 +26,17 @@ from pika.exceptions import (
 )
 from pika.spec import Basic, BasicProperties
 
-from contracts.announcements import BrokerAddress, decode
+from contracts.announcements import BrokerAddress, BrokerNode, decode
 from contracts.messages import MessageError
 
 _log = logging.getLogger(__name__)
 
 # A broker that is frozen, or behind a cut cable, is noticed within three times this.
 HEARTBEAT_SECONDS = 10
+# Where another node can take its place, it pays to notice sooner, and to give up sooner on reaching one.
+_CLUSTER_HEARTBEAT_SECONDS = 5
+_PATIENCE_SECONDS = 10.0
+_CLUSTER_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Life:
     def __init__(
         self,
         address: BrokerAddress,
+        node: BrokerNode,
         queue: str,
         name: str,
         *,
@@ -66,7 +71,7 @@ class Life:
         self._channel: Channel | None = None
         self._subscription: str | None = None
         self._connection = pika.SelectConnection(
-            _parameters(address, name),
+            _parameters(address, node, name),
             on_open_callback=self._opened,
             on_open_error_callback=self._over,
             on_close_callback=self._over,
@@ -174,16 +179,17 @@ def _unsubscribed(_answer: object) -> None:
     """There is nothing to do."""
 
 
-def _parameters(address: BrokerAddress, name: str) -> pika.ConnectionParameters:
+def _parameters(address: BrokerAddress, node: BrokerNode, name: str) -> pika.ConnectionParameters:
+    patience_seconds = _CLUSTER_PATIENCE_SECONDS if address.is_cluster else _PATIENCE_SECONDS
     return pika.ConnectionParameters(
-        host=address.host,
-        port=address.port,
+        host=node.host,
+        port=node.port,
         virtual_host=address.virtual_host,
         credentials=pika.PlainCredentials(address.user, address.password),
-        ssl_options=pika.SSLOptions(ssl.create_default_context(), address.host) if address.tls else None,
-        socket_timeout=10.0,
-        stack_timeout=10.0,
-        heartbeat=HEARTBEAT_SECONDS,
+        ssl_options=pika.SSLOptions(ssl.create_default_context(), node.host) if address.tls else None,
+        socket_timeout=patience_seconds,
+        stack_timeout=patience_seconds,
+        heartbeat=_CLUSTER_HEARTBEAT_SECONDS if address.is_cluster else HEARTBEAT_SECONDS,
         client_properties={"connection_name": name},
     )
 

@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from contracts.messages import BlobFacts, ClaimRequest, Completion, Failure, Heartbeat, HeartbeatAnswer, Lease
+from contracts.messages import (
+    BlobFacts,
+    ClaimRequest,
+    Completion,
+    Failure,
+    Heartbeat,
+    HeartbeatAnswer,
+    Lease,
+    Withdrawal,
+)
+from contracts.nodes import NodeOrders, NodeReport
+
+# A node that waits longer for the answer to a report tries again.
+REPORT_SECONDS = 10.0
 
 
 class Calls(Protocol):
@@ -17,6 +30,10 @@ class Calls(Protocol):
 
     def claim(self, request: ClaimRequest) -> Lease | None:
         """Wait for a task; None when there was none in ``request.wait_seconds``."""
+        ...
+
+    def withdraw(self, withdrawal: Withdrawal) -> bool:
+        """Have the claim that is held for a slot answered at once; false where none was found."""
         ...
 
     def heartbeat(self, lease: Lease, beat: Heartbeat) -> HeartbeatAnswer:
@@ -45,4 +62,16 @@ class Calls(Protocol):
 
     def fail(self, lease: Lease, failure: Failure) -> None:
         """Say that the attempt is over without an output."""
+        ...
+
+
+class NodeCalls(Protocol):
+    """What a node's parent process says, apart from any task."""
+
+    def report(self, node: str, report: NodeReport, seconds: float = REPORT_SECONDS) -> NodeOrders:
+        """Tell of the node; the answer says what is wanted of it."""
+        ...
+
+    def open_node_content(self, node: str, sha256: str) -> Iterator[bytes]:
+        """The zip of a model's static content, piece by piece, before any task asks for it."""
         ...

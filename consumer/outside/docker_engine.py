@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from threading import Event
@@ -28,11 +28,19 @@ CALL_SECONDS = 60
 READ_LIMIT_BYTES = 1024**2
 _NEVER = "0001-01-01T00:00:00Z"
 
+# What a registry wants to hear before it hands out an image of this reference; None: nothing.
+Credentials = Callable[[str], dict[str, str] | None]
+
+
+def no_credentials(_reference: str) -> None:
+    """All registries are public."""
+
 
 class DockerEngine:
     """The engine over the Docker SDK's low-level client; for calls from any thread."""
 
-    def __init__(self, docker_host: str | None = None) -> None:
+    def __init__(self, docker_host: str | None = None, credentials: Credentials = no_credentials) -> None:
+        self._credentials = credentials
         with our_errors():
             self._api: Any = _BoundedClient(
                 base_url=docker_host, version="auto", timeout=CALL_SECONDS, max_pool_size=16
@@ -55,7 +63,17 @@ class DockerEngine:
         """The machine that it runs on."""
         with our_errors():
             found = self._api.info()
-        return EngineHost(name=str(found.get("Name", "")), data_root=str(found.get("DockerRootDir", "")))
+        clock = found.get("SystemTime")
+        return EngineHost(
+            name=str(found.get("Name", "")),
+            data_root=str(found.get("DockerRootDir", "")),
+            cpus=int(found.get("NCPU") or 0),
+            memory_bytes=int(found.get("MemTotal") or 0),
+            architecture=str(found.get("Architecture", "")),
+            engine_version=str(found.get("ServerVersion", "")),
+            # With the machine's own distance from UTC.
+            now=datetime.fromisoformat(clock).timestamp() if clock else None,
+        )
 
     def find_image(self, reference: str) -> LocalImage | None:
         """The local image with this tag, digest or id."""
@@ -64,18 +82,26 @@ class DockerEngine:
                 image = self._api.inspect_image(reference)
         except NotFoundError:
             return None
-        declared = (image.get("Config") or {}).get("Volumes") or {}
+        configured = image.get("Config") or {}
+        declared = configured.get("Volumes") or {}
         return LocalImage(
             image_id=image["Id"],
             digests=tuple(image.get("RepoDigests") or ()),
             volumes=tuple(declared),
             size_bytes=int(image.get("Size") or 0),
+            variables=tuple(variable.partition("=")[0] for variable in configured.get("Env") or ()),
         )
 
     def image_ids(self) -> set[str]:
         """The ids of all images, also of those without a name."""
         with our_errors():
             return set(self._api.images(quiet=True, all=True))
+
+    def image_names(self) -> set[str]:
+        """The tags of all images."""
+        with our_errors():
+            found = self._api.images()
+        return {str(tag) for image in found for tag in image.get("RepoTags") or ()}
 
     def remove_image(self, reference: str) -> None:
         """Take this name from its image, and remove the image with its last name."""
@@ -98,7 +124,9 @@ class DockerEngine:
         while not abandoned.is_set():
             try:
                 with our_errors():
-                    for line in self._api.pull(reference, stream=True, decode=True):
+                    # Without any, the SDK takes those that this process's user has given to docker login.
+                    known = self._credentials(reference)
+                    for line in self._api.pull(reference, stream=True, decode=True, auth_config=known):
                         if abandoned.is_set():
                             break
                         if "error" in line:
@@ -151,6 +179,7 @@ class DockerEngine:
                 Mount(kind=item["Type"], source=item.get("Source") or "", destination=item["Destination"])
                 for item in found.get("Mounts") or ()
             ),
+            image_id=str(found.get("Image") or ""),
         )
 
     def layer_bytes(self, container_id: str) -> int:

@@ -28,10 +28,19 @@ class EngineFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineHost:
-    """The machine that the engine runs on: its name, and where the engine keeps images and volumes there."""
+    """The machine that the engine runs on: its name, and where the engine keeps images and volumes there.
+
+    ``architecture`` is the kernel's word (x86_64, aarch64). ``now`` is its clock, a Unix time: that of
+    ``ContainerFacts.started_at``, which need not be ours.
+    """
 
     name: str
     data_root: str
+    cpus: int = 0
+    memory_bytes: int = 0
+    architecture: str = ""
+    engine_version: str = ""
+    now: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +53,8 @@ class LocalImage:
     volumes: tuple[str, ...] = ()
     # All its layers, also those that other images have too.
     size_bytes: int = 0
+    # The names of the environment variables that it brings.
+    variables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +82,8 @@ class ContainerFacts:
     # Where its writable layer lies on the engine's machine, when the storage driver says so.
     upper_directory: str | None = None
     mounts: tuple[Mount, ...] = ()
+    # The id of the image that it was made of.
+    image_id: str = ""
 
     @property
     def started(self) -> bool:
@@ -132,6 +145,10 @@ class Engine(Protocol):
 
     def image_ids(self) -> set[str]:
         """The ids of all images that it has."""
+        ...
+
+    def image_names(self) -> set[str]:
+        """The tags of all images that it has."""
         ...
 
     def remove_image(self, reference: str) -> None:

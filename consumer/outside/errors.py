@@ -10,6 +10,7 @@ ConsumerError
 │   ├── ServerAwayError      unreachable, too slow or in trouble: the same call may succeed later
 │   ├── StaleLeaseError      the lease is over; nothing said about it counts any more
 │   └── CallRefusedError     it will say no again; ``code`` is its problem code
+│       └── KeyRefusedError  our key opens nothing: it was revoked, has expired or never was one
 ├── PreventedError           an attempt cannot start; carries the reason that the server records
 └── AbandonedError           somebody asked to stop while we were waiting for something
 """
@@ -68,6 +69,10 @@ class CallRefusedError(ServerError):
         self.status = status
         self.code = code
         self.detail = detail
+
+
+class KeyRefusedError(CallRefusedError):
+    """The private API does not know our key, or not any more; its file held no other."""
 
 
 class PreventedError(ConsumerError):

@@ -14,7 +14,8 @@ from threading import Condition, Thread
 from consumer.metrics import show_broker
 from consumer.outside.backoff import delays
 from consumer.outside.broker import Heard, Life
-from contracts.announcements import BrokerAddress
+from contracts.announcements import BrokerAddress, BrokerNode
+from contracts.broker_round import BrokerRound
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Listener:
 
     def __init__(self, address: BrokerAddress, queue: str, name: str) -> None:
         self._address = address
+        self._round = BrokerRound(address)
         self._queue = queue
         self._name = name
         # Guards what follows. The connection's thread tells, the slot's thread waits.
@@ -40,7 +42,9 @@ class Listener:
         self._wanted = False
         self._heard: Heard | None = None
         self._leaving = False
+        self._ready_since = 0.0
         self._last_said = ("", 0.0)
+        self._said_of_nodes: dict[BrokerNode, tuple[str, float]] = {}
         self._thread = Thread(target=self._run, name="listener", daemon=True)
 
     def start(self) -> None:
@@ -99,17 +103,30 @@ class Listener:
     def _run(self) -> None:
         pauses = delays(0.2, _LONGEST_PAUSE_SECONDS)
         while not self._leaving:
+            node = self._round.node
             was_ready, reason = self._live()
             if was_ready:
                 pauses = delays(0.2, _LONGEST_PAUSE_SECONDS)
-            if not self._leaving:
-                self._say(reason)
+            away = self._round.ended(reason, time.monotonic() - self._ready_since if was_ready else 0.0)
+            if self._leaving:
+                return
+            if away is None:
+                self._say_node(node, reason)
+                continue
+            self._say(away)
             with self._changed:
                 self._changed.wait_for(lambda: self._leaving, next(pauses))
 
     def _live(self) -> tuple[bool, str]:
         try:
-            life = Life(self._address, self._queue, self._name, on_ready=self._ready, on_heard=self._hear)
+            life = Life(
+                self._address,
+                self._round.node,
+                self._queue,
+                self._name,
+                on_ready=self._ready,
+                on_heard=self._hear,
+            )
             reason = life.run()
         except Exception as error:  # noqa: BLE001 - This thread must outlive whatever the library may raise.
             _log.exception("the listener failed", extra={"action": "listener_failed"})
@@ -121,10 +138,11 @@ class Listener:
         return was_ready, reason
 
     def _ready(self, life: Life) -> None:
-        _log.info("tasks are heard of at %s", self._address, extra={"action": "broker_ready"})
+        way = f", by way of {self._round.node}" if self._address.is_cluster else ""
+        _log.info("tasks are heard of at %s%s", self._address, way, extra={"action": "broker_ready"})
         show_broker(reached=True)
         with self._changed:
-            self._life = life
+            self._life, self._ready_since = life, time.monotonic()
             self._last_said = ("", 0.0)
             leaving = self._leaving
         if leaving:
@@ -137,6 +155,16 @@ class Listener:
             self._heard, self._wanted = heard, False
             self._changed.notify_all()
             return True
+
+    def _say_node(self, node: BrokerNode, reason: str) -> None:
+        said, when = self._said_of_nodes.get(node, ("", 0.0))
+        if reason == said and time.monotonic() - when < _REMINDER_SECONDS:
+            return
+        self._said_of_nodes[node] = (reason, time.monotonic())
+        _log.warning(
+            "the broker's node %s is away: %s. Trying the next one.", node, reason,
+            extra={"action": "broker_node_away"},
+        )  # fmt: skip
 
     def _say(self, reason: str) -> None:
         said, when = self._last_said

@@ -9,13 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, TypeVar
 
 import urllib3
 
 from consumer.metrics import count_server_error
-from consumer.outside.errors import CallRefusedError, ServerAwayError, StaleLeaseError
+from consumer.outside.calls import REPORT_SECONDS
+from consumer.outside.connections import open_pool
+from consumer.outside.errors import CallRefusedError, KeyRefusedError, ServerAwayError, StaleLeaseError
+from consumer.outside.worker_key import WorkerKey
 from contracts.messages import (
     BlobFacts,
     ClaimRequest,
@@ -25,62 +30,68 @@ from contracts.messages import (
     HeartbeatAnswer,
     Lease,
     MessageError,
+    Withdrawal,
 )
 from contracts.names import LEASE_TOKEN_HEADER, REQUEST_ID_HEADER
+from contracts.nodes import NodeOrders, NodeReport
 from contracts.problems import ProblemCode
 
 # Connecting to a machine that is there takes milliseconds.
 CONNECT_SECONDS = 5.0
-# The longest silence in the middle of sending: a server that stores large outputs pauses for its disk.
-SEND_SECONDS = 60.0
 # A call that the server does not hold on purpose; and the longest silence in the middle of a transfer.
 ANSWER_SECONDS = 30.0
 # How long a server may take to store what was sent, after the last byte.
 STORE_SECONDS = 300.0
 # What a read from the server's stream returns at most.
 CHUNK_BYTES = 256 * 1024
-_Message = TypeVar("_Message", Lease, HeartbeatAnswer, BlobFacts)
+_Message = TypeVar("_Message", Lease, HeartbeatAnswer, BlobFacts, NodeOrders)
+_OURS = {"User-Agent": "inferenceserver-consumer"}
 _TROUBLE = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}
 
 
-class _HttpConnection(urllib3.connection.HTTPConnection):
-    """A connection that has a time limit of its own for sending; urllib3 uses that for connecting."""
+@dataclass(frozen=True, kw_only=True)
+class OwnKey:
+    """Our own key as the server knows it; ``models`` null: it may take the tasks of all."""
 
-    def connect(self) -> None:
-        """Connect, then allow the sending that follows its own time."""
-        super().connect()
-        self.sock.settimeout(SEND_SECONDS)
-
-    def putrequest(self, *arguments: Any, **options: Any) -> None:
-        """Begin a request, perhaps on a connection that has waited for another answer before."""
-        if self.sock is not None:
-            self.sock.settimeout(SEND_SECONDS)
-        super().putrequest(*arguments, **options)
-
-
-class _HttpsConnection(urllib3.connection.HTTPSConnection):
-    """The same with TLS."""
-
-    connect = _HttpConnection.connect
-    putrequest = _HttpConnection.putrequest
-
-
-class _HttpPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _HttpConnection
-
-
-class _HttpsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _HttpsConnection
+    name: str
+    role: str
+    models: tuple[str, ...] | None
 
 
 class Server:
     """The private API as one worker sees it."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(
+        self, url: str, key: str | WorkerKey, *, ca: Path | None = None, proxy: str | None = None
+    ) -> None:
         self._url = url
-        self._headers = {"Authorization": f"Bearer {key}", "User-Agent": "inferenceserver-consumer"}
-        self._pool = urllib3.PoolManager(maxsize=8, retries=False)
-        self._pool.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        self._key = WorkerKey(key) if isinstance(key, str) else key
+        self._pool = open_pool(url, ca=ca, proxy=proxy)
+
+    def own_key(self) -> OwnKey:
+        """Whose key ours is."""
+        with self._call("GET", "/v1/keys/self") as response:
+            answer = _parsed(response)
+        try:
+            models = answer.get("models")
+            return OwnKey(
+                name=str(answer["name"]),
+                role=str(answer["role"]),
+                models=None if models is None else tuple(map(str, models)),
+            )
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ServerAwayError("this is no answer of an inference server") from error
+
+    def has_worker_routes(self) -> bool:
+        """Whether workers are let in at this address: from outside only where an operator wants it."""
+        try:
+            with self._call("GET", "/v1/leases/none/input"):
+                return True
+        except CallRefusedError as error:
+            # Behind the door, there is something wrong with the request.
+            return error.code != ProblemCode.NOT_FOUND
+        except StaleLeaseError:
+            return True
 
     def claim(self, request: ClaimRequest) -> Lease | None:
         """Wait for a task; None when there was none in ``request.wait_seconds``."""
@@ -88,6 +99,11 @@ class Server:
             "POST", "/v1/leases", body=request.to_json(), seconds=request.wait_seconds + ANSWER_SECONDS
         )
         return None if answer is None else _understood(Lease, answer)
+
+    def withdraw(self, withdrawal: Withdrawal) -> bool:
+        """Have the claim that is held for a slot answered at once; false where none was found."""
+        answer = self._json("POST", "/v1/leases/withdraw", body=withdrawal.to_json())
+        return bool(answer == {"withdrawn": True})
 
     def heartbeat(self, lease: Lease, beat: Heartbeat) -> HeartbeatAnswer:
         """Renew the lease; the server holds the answer up to ``beat.wait_seconds``."""
@@ -130,6 +146,15 @@ class Server:
         """Say that the attempt is over without an output."""
         self._json("POST", f"/v1/leases/{lease.lease_id}/fail", lease, failure.to_json())
 
+    def report(self, node: str, report: NodeReport, seconds: float = REPORT_SECONDS) -> NodeOrders:
+        """Tell of the node; the answer says what is wanted of it."""
+        path = f"/v1/nodes/{node}/report"
+        return _understood(NodeOrders, self._json("POST", path, body=report.to_json(), seconds=seconds))
+
+    def open_node_content(self, node: str, sha256: str) -> Iterator[bytes]:
+        """The zip of a model's static content, piece by piece, before any task asks for it."""
+        return self._download(f"/v1/nodes/{node}/content/{sha256}")
+
     def _json(
         self,
         method: str,
@@ -144,7 +169,7 @@ class Server:
         with self._call(method, path, lease, body=encoded, headers=headers, seconds=seconds) as response:
             return None if response.status == HTTPStatus.NO_CONTENT else _parsed(response)
 
-    def _download(self, path: str, lease: Lease) -> Iterator[bytes]:
+    def _download(self, path: str, lease: Lease | None = None) -> Iterator[bytes]:
         with self._call("GET", path, lease) as response:
             # urllib3 compares what came with Content-Length and raises when a body ends early.
             yield from response.stream(CHUNK_BYTES, decode_content=False)
@@ -165,12 +190,13 @@ class Server:
         if lease is not None and lease.request_id is not None:
             # The id of the request that brought the task goes on through the server's log of this call.
             about[REQUEST_ID_HEADER] = lease.request_id
+        key = self._key.text
         try:
             response = self._pool.request(
                 method,
                 self._url + path,
                 body=body,
-                headers=self._headers | about | (headers or {}),
+                headers={"Authorization": f"Bearer {key}", **_OURS, **about, **(headers or {})},
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds),
                 preload_content=False,
                 redirect=False,
@@ -178,6 +204,8 @@ class Server:
             try:
                 if response.status >= HTTPStatus.MULTIPLE_CHOICES:
                     problem = _problem(response)
+                    if isinstance(problem, KeyRefusedError) and self._key.renewed_since(key):
+                        problem = ServerAwayError("the worker's key has just been renewed")
                     if isinstance(problem, ServerAwayError):
                         count_server_error()
                     raise problem
@@ -205,6 +233,8 @@ def _problem(response: urllib3.BaseHTTPResponse) -> Exception:
     status = response.status
     if code == ProblemCode.STALE_LEASE:
         return StaleLeaseError(detail or "the lease is over")
+    if code == ProblemCode.UNAUTHENTICATED:
+        return KeyRefusedError(status, code, detail)
     if code == ProblemCode.CHECKSUM_MISMATCH:
         # The same word again would meet the same answer: what was stored has to be sent again first.
         return CallRefusedError(status, code, detail)

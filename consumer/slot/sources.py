@@ -6,14 +6,19 @@ The slot asks its ``WorkSource`` for a lease and knows no more. Whatever led to 
 from __future__ import annotations
 
 import math
+import random
+from threading import Condition
 from typing import Protocol
 
 from consumer.node.station import Station
 from consumer.outside.errors import ServerError
 from consumer.outside.listener import Listener
 from contracts.announcements import queue_name
-from contracts.messages import ClaimRequest, Lease
+from contracts.messages import ClaimRequest, Lease, Withdrawal
 
+# How long a withdrawn claim's answer may take before the withdrawal is repeated.
+_WITHDRAW_SECONDS = 0.5
+_SHORTEST_PART = 0.75
 # Claims that stand in for a broker are held no longer than this: it may be back, and then it is quicker.
 _INTERIM_SECONDS = 4.0
 
@@ -40,13 +45,40 @@ class LongPoll:
     def __init__(self, station: Station, most_seconds: float = math.inf) -> None:
         self._station = station
         self._wait_seconds = min(station.settings.claim_wait_seconds, most_seconds)
+        self._changed = Condition()
+        self._asking = False
+        self._leaving = False
 
     def next_lease(self) -> Lease | None:
         """Wait for a task as long as the server may hold a claim."""
-        return claim(self._station, self._wait_seconds)
+        with self._changed:
+            if self._leaving:
+                return None
+            self._asking = True
+        try:
+            # Of different lengths: after an outage a thousand claims begin together, and would for ever.
+            return claim(self._station, self._wait_seconds * random.uniform(_SHORTEST_PART, 1.0))  # noqa: S311 - No secret.
+        finally:
+            with self._changed:
+                self._asking = False
+                self._changed.notify_all()
 
     def leave(self) -> None:
-        """A claim that is held runs out: its task must not go to a slot that has just gone."""
+        """Have a claim that is held answered now, with or without a task; one that cannot be runs out.
+
+        Hanging up instead would lose a task that is on its way for as long as its lease lasts.
+        """
+        with self._changed:
+            self._leaving = True
+        withdrawal = Withdrawal(node=self._station.settings.node, slot=self._station.slot.name)
+        while self._asking:
+            try:
+                self._station.server.withdraw(withdrawal)
+            except ServerError:
+                return
+            with self._changed:
+                # Asked again: the claim may have been on its way still, or another process have it.
+                self._changed.wait_for(lambda: not self._asking, _WITHDRAW_SECONDS)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -90,6 +122,7 @@ class Announcements:
         """Take nothing more; whoever waits returns at once."""
         self._leaving = True
         self._listener.leave()
+        self._long_poll.leave()
 
     def close(self) -> None:
         """Say farewell to the broker."""

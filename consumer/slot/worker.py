@@ -24,6 +24,7 @@ from consumer.outside.errors import (
     AbandonedError,
     CallRefusedError,
     EngineError,
+    KeyRefusedError,
     RefusedError,
     ServerAwayError,
     ServerError,
@@ -32,6 +33,7 @@ from consumer.slot.cleaning import Cleaner, make_way
 from consumer.slot.recovery import recover
 from consumer.slot.sources import LongPoll, WorkSource
 from contracts.messages import Failure, Lease
+from contracts.problems import ProblemCode
 from contracts.reasons import ReasonCode
 from serving.logs import working_on
 
@@ -40,6 +42,10 @@ _log = logging.getLogger(__name__)
 
 # How long an ending slot waits for its cleaner; the next life removes what is left then.
 _CLEANING_SECONDS = 10.0
+# Between two claims with a key that is refused: at first, and in the end.
+_KNOCK_SECONDS, _LONGEST_KNOCK_SECONDS = 4.0, 60.0
+# How often a slot of a node that takes no tasks looks whether it does again.
+_CLOSED_SECONDS = 0.5
 
 
 class SlotWorker:
@@ -63,30 +69,59 @@ class SlotWorker:
             return
         self._draining.set()
         _log.info("draining", extra={"action": "drain_began", "slot": self._station.slot.name})
-        self._source.leave()
         timer = Timer(self._station.settings.drain_seconds, self._stop_attempt)
         timer.daemon = True
         timer.start()
+        self._source.leave()
 
     def run(self) -> None:
         """Work until drained."""
         self._show(SlotState.NOT_READY)
         self._cleaner.start()
         self._go_on()
-        pauses = delays()
+        pauses, knocks = delays(), delays(_KNOCK_SECONDS, _LONGEST_KNOCK_SECONDS)
         while not self._draining.is_set():
+            if self._station.intake.closed() is not None:
+                # The parent process says why.
+                self._show(SlotState.DRAINING)
+                self._draining.wait(_CLOSED_SECONDS)
+                continue
+            after = SlotState.NOT_READY
             try:
                 self._show(SlotState.IDLE)
                 well = self._claim_and_work()
-            except (EngineError, ServerAwayError, CallRefusedError, OSError) as error:
+            except KeyRefusedError as error:
+                self._show(SlotState.NOT_READY)
+                self._wait_for_key(error, next(knocks))
+                continue
+            except CallRefusedError as error:
+                well = False
+                if error.code == ProblemCode.NODE_DRAINING:
+                    after = SlotState.DRAINING
+                    # The server's claims know it before our parent process does.
+                    _log.info("this node is being drained", extra={"action": "node_draining"})
+                else:
+                    _log.warning("not ready: %s", error, extra={"action": "slot_not_ready"})
+            except (EngineError, ServerAwayError, OSError) as error:
                 _log.warning("not ready: %s", error, extra={"action": "slot_not_ready"})
                 well = False
             if well:
-                pauses = delays()
+                pauses, knocks = delays(), delays(_KNOCK_SECONDS, _LONGEST_KNOCK_SECONDS)
             else:
-                self._show(SlotState.NOT_READY)
+                self._show(after)
                 self._draining.wait(next(pauses))
         self._leave()
+
+    def _wait_for_key(self, error: KeyRefusedError, seconds: float) -> None:
+        """Knock ever more slowly: an address from which many wrong keys come is shut out for a while."""
+        _log.error(
+            "the server refuses this worker's key (%s); a valid one in %s is tried within %.0f s",
+            error.detail,
+            self._station.settings.worker_key_file,
+            seconds,
+            extra={"action": "key_refused", "slot": self._station.slot.name},
+        )
+        self._draining.wait(seconds)
 
     def _go_on(self) -> None:
         """Go on with the earlier life's attempt, and remove every other leftover before anything new runs."""

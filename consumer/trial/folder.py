@@ -18,6 +18,7 @@ from contracts.messages import (
     HeartbeatAnswer,
     Lease,
     Progress,
+    Withdrawal,
 )
 
 _CHUNK_BYTES = 256 * 1024
@@ -42,6 +43,10 @@ class Folder:
     def claim(self, request: ClaimRequest) -> Lease | None:  # noqa: ARG002 - The protocol's.
         """There is only the one lease, which was not claimed."""
         return None
+
+    def withdraw(self, withdrawal: Withdrawal) -> bool:  # noqa: ARG002 - The protocol's.
+        """There is no claim that would be held."""
+        return False
 
     def heartbeat(self, lease: Lease, beat: Heartbeat) -> HeartbeatAnswer:  # noqa: ARG002 - The protocol's.
         """Keep the progress; nobody cancels."""

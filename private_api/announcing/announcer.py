@@ -32,6 +32,8 @@ _DUTY = "announce_again"
 _SETTLE_SECONDS = 1.0
 # How often the catching up sees whether the broker is back.
 _LOOK_SECONDS = 0.5
+# Between two announcements of tasks that the slot which heard of them last may not run.
+_APART_SECONDS = 0.1
 # For a last announcement and a farewell; what is not said by then the next process says.
 _LEAVE_SECONDS = 2.0
 
@@ -51,6 +53,10 @@ class Announcer(Protocol):
         """Tell the slots of ``kind``, after ``delay_seconds``; returns at once and never fails."""
         ...
 
+    def hold_back(self, kind: SlotKind, task_id: str) -> None:
+        """Tell another slot of ``kind`` in a moment: the one that heard may not run the task."""
+        ...
+
     def state(self) -> BrokerState:
         """Whether the broker hears us."""
         ...
@@ -60,6 +66,9 @@ class NoAnnouncer:
     """Where there is no broker, the long polls hear of a task by the bell alone."""
 
     def announce(self, kind: SlotKind, task_id: str, delay_seconds: float = 0.0) -> None:
+        """Nobody is told."""
+
+    def hold_back(self, kind: SlotKind, task_id: str) -> None:
         """Nobody is told."""
 
     def state(self) -> BrokerState:
@@ -94,6 +103,15 @@ class BrokerAnnouncer:
     def announce(self, kind: SlotKind, task_id: str, delay_seconds: float = 0.0) -> None:
         """Have it published by the other thread. What finds no room in memory is found by catching up."""
         if self._backlog.put(Item(kind, task_id), delay_seconds):
+            self._publisher.wake()
+
+    def hold_back(self, kind: SlotKind, task_id: str) -> None:
+        """Have it published after a gap, and never more of them than one in each gap.
+
+        While only other slots are free, every announcement of such a task comes back: that must not become a
+        busy circle.
+        """
+        if self._backlog.put_apart(Item(kind, task_id), _APART_SECONDS):
             self._publisher.wake()
 
     def state(self) -> BrokerState:

@@ -38,6 +38,9 @@ class Backlog:
         self._ready: deque[Item] = deque()
         self._later: list[tuple[float, int, Item]] = []
         self._numbers = count()
+        # Of ``_later``, what was put in by ``put_apart``; and when the last of each kind is due.
+        self._apart: set[Item] = set()
+        self._apart_until: dict[SlotKind, float] = {}
 
     def put(self, item: Item, delay_seconds: float = 0.0) -> bool:
         """Have ``item`` announced after ``delay_seconds``; false when there is no room for it."""
@@ -51,6 +54,20 @@ class Backlog:
                 self._ready.append(item)
             return True
 
+    def put_apart(self, item: Item, gap_seconds: float) -> bool:
+        """Have ``item`` announced ``gap_seconds`` from now, and after the last of its kind put in by this.
+
+        False when there is no room for it, or when it is there already.
+        """
+        with self._lock:
+            if item in self._apart or len(self._ready) + len(self._later) >= self._most:
+                return False
+            due = max(self._clock(), self._apart_until.get(item.kind, 0.0)) + gap_seconds
+            self._apart_until[item.kind] = due
+            self._apart.add(item)
+            heapq.heappush(self._later, (due, next(self._numbers), item))
+            return True
+
     def put_back(self, items: Iterable[Item]) -> None:
         """Have ``items`` announced before all others: the broker did not confirm them. They always fit."""
         with self._lock:
@@ -61,7 +78,9 @@ class Backlog:
         with self._lock:
             now = self._clock()
             while self._later and self._later[0][0] <= now:
-                self._ready.append(heapq.heappop(self._later)[2])
+                item = heapq.heappop(self._later)[2]
+                self._apart.discard(item)
+                self._ready.append(item)
             return self._ready.popleft() if self._ready else None
 
     def seconds_until_due(self) -> float | None:
@@ -72,8 +91,8 @@ class Backlog:
             return max(0.0, self._later[0][0] - self._clock()) if self._later else None
 
     def waiting(self) -> Counter[SlotKind]:
-        """How many announcements are due, by kind."""
+        """How many announcements are due, or put apart, by kind: their tasks could be claimed now."""
         with self._lock:
             now = self._clock()
-            due = Counter(item.kind for when, _, item in self._later if when <= now)
+            due = Counter(item.kind for when, _, item in self._later if when <= now or item in self._apart)
             return due + Counter(item.kind for item in self._ready)

@@ -1,41 +1,29 @@
-"""Everything that this service says to RabbitMQ: the only file that imports pika.
+"""The lasting connection to RabbitMQ: declares the queues, publishes what waits, counts what is ready.
 
-A ``Life`` is one connection from its opening to its end, in the thread that runs it: it declares the queues,
-publishes what waits in the backlog, and counts what is ready. ``visit`` is a short connection of its own, for
-an operator's questions. Nothing here tries twice.
+The publisher enters. A ``Life`` is one connection to one node from its opening to its end, in the thread that
+runs it. Nothing here tries twice.
 """
 
 from __future__ import annotations
 
 import logging
-import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pika
-from pika.adapters.blocking_connection import BlockingChannel
-from pika.adapters.utils import connection_workflow
 from pika.channel import Channel
-from pika.exceptions import (
-    AMQPConnectionError,
-    AMQPError,
-    AuthenticationError,
-    ChannelClosedByBroker,
-    IncompatibleProtocolError,
-    ProbableAccessDeniedError,
-    ProbableAuthenticationError,
-)
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ChannelClosedByClient
 from pika.spec import Basic, BasicProperties
 
 from contracts.announcements import (
     DEAD_LETTER_QUEUE,
     Announcement,
     BrokerAddress,
+    BrokerNode,
     dead_letter_arguments,
     encode,
     queue_arguments,
@@ -44,26 +32,33 @@ from contracts.announcements import (
 from contracts.messages import SlotKind
 from private_api import metrics
 from private_api.announcing.backlog import Backlog, Item
+from private_api.announcing.connection import explained, parameters
 from private_api.crashpoints import ANNOUNCED, ANNOUNCING, Crashpoints
+
+_log = logging.getLogger(__name__)
 
 # Announcements sent and not confirmed: enough to fill a flush of the broker's disk, few to send once more.
 _WINDOW = 256
-# A broker that has taken a message and not stored it by then has lost its disk or its majority.
+# A broker that has taken a message and not stored it by then has lost its disk or its majority. A cluster is
+# given less time: the majority may be behind another of its nodes, where the message is then offered.
 _CONFIRM_SECONDS = 30.0
+_CLUSTER_CONFIRM_SECONDS = 10.0
 # What the broker refused to store is offered again after this long.
 _REFUSED_SECONDS = 1.0
 _PROPERTIES = BasicProperties(content_type="application/json", delivery_mode=2)
-
-
-class BrokerAwayError(Exception):
-    """The broker cannot be reached, or broke off; the message says what to do about it."""
+_NOT_FOUND = 404
 
 
 class Life:
     """One connection. ``run`` belongs to its thread; ``wake``, ``end`` and ``count_ready`` to any."""
 
     def __init__(
-        self, address: BrokerAddress, backlog: Backlog, crashpoints: Crashpoints, on_ready: Callable[[], None]
+        self,
+        address: BrokerAddress,
+        node: BrokerNode,
+        backlog: Backlog,
+        crashpoints: Crashpoints,
+        on_ready: Callable[[], None],
     ) -> None:
         # It writes a traceback for every attempt to reach a broker that is away; we write one line.
         logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -71,6 +66,7 @@ class Life:
         self._backlog = backlog
         self._crashpoints = crashpoints
         self._on_ready = on_ready
+        self._confirm_seconds = _CLUSTER_CONFIRM_SECONDS if address.is_cluster else _CONFIRM_SECONDS
         self._reason = ""
         self._channel: Channel | None = None
         self._holding_back = False
@@ -79,14 +75,13 @@ class Life:
         self._tag = 0
         self._in_flight: dict[int, tuple[Item, float]] = {}
         self._connection = pika.SelectConnection(
-            _parameters(address),
+            parameters(address, node),
             on_open_callback=self._opened,
             on_open_error_callback=self._over,
             on_close_callback=self._over,
         )
         self._loop = self._connection.ioloop
         self._queues = [(queue_name(kind), queue_arguments()) for kind in SlotKind]
-        self._queues.append((DEAD_LETTER_QUEUE, dead_letter_arguments()))
 
     def run(self) -> str:
         """Live until the connection ends; returns why. What was not confirmed is in the backlog again."""
@@ -121,7 +116,31 @@ class Life:
     def _opened(self, connection: pika.SelectConnection) -> None:
         connection.add_on_connection_blocked_callback(lambda *_: self._hold_back(hold=True))
         connection.add_on_connection_unblocked_callback(lambda *_: self._hold_back(hold=False))
-        connection.channel(on_open_callback=self._channel_opened)
+        connection.channel(on_open_callback=self._declare_dead_letters)
+
+    def _declare_dead_letters(self, channel: Channel) -> None:
+        # On a channel of its own, since a refusal closes it.
+        channel.add_on_close_callback(self._dead_letters_declared)
+        channel.queue_declare(
+            DEAD_LETTER_QUEUE,
+            durable=True,
+            arguments=dead_letter_arguments(),
+            callback=lambda _answer: channel.close(),
+        )
+
+    def _dead_letters_declared(self, _channel: Channel, ending: Exception) -> None:
+        if isinstance(ending, ChannelClosedByBroker) and ending.reply_code == _NOT_FOUND:
+            # A classic queue lives on one node of a cluster. While that one is away nobody sees the dead
+            # letters; the living must not wait for them.
+            _log.warning(
+                "the broker cannot reach the dead letters: %s", ending.reply_text,
+                extra={"action": "dead_letters_away"},
+            )  # fmt: skip
+        elif not isinstance(ending, ChannelClosedByClient):
+            self._end(explained(ending, self._address))
+            return
+        if self._connection.is_open:
+            self._connection.channel(on_open_callback=self._channel_opened)
 
     def _channel_opened(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._channel_closed)
@@ -139,7 +158,7 @@ class Life:
 
     def _ready(self, channel: Channel, _answer: object) -> None:
         self._channel = channel
-        self._loop.call_later(_CONFIRM_SECONDS / 4, self._check_confirms)
+        self._loop.call_later(self._confirm_seconds / 4, self._check_confirms)
         self._on_ready()
         self._pump()
 
@@ -178,7 +197,7 @@ class Life:
         if isinstance(method, Basic.Nack):
             self._take_back(tags)
             self._hold_back(hold=True)
-            self._loop.call_later(_REFUSED_SECONDS, partial(self._hold_back, hold=False))
+            self._loop.call_later(_REFUSED_SECONDS, self._refused)
             return
         self._crashpoints.passing(ANNOUNCED)
         for tag in tags:
@@ -191,6 +210,14 @@ class Life:
         found = [self._in_flight.pop(tag, None) for tag in tags]
         self._backlog.put_back([sent[0] for sent in found if sent is not None])
 
+    def _refused(self) -> None:
+        # A channel that first meets a queue between two leaders asks the dead one as long as it lives: that
+        # takes seconds each time, and ends in a refusal. A new channel asks the living.
+        if self._address.is_cluster:
+            self._break_off("it refuses to store")
+        else:
+            self._hold_back(hold=False)
+
     def _hold_back(self, *, hold: bool) -> None:
         self._holding_back = hold
         if not hold:
@@ -202,10 +229,11 @@ class Life:
 
     def _check_confirms(self) -> None:
         oldest = next(iter(self._in_flight.values()), None)
-        if oldest is not None and not self._holding_back and time.monotonic() - oldest[1] > _CONFIRM_SECONDS:
-            self._end(f"it has stored nothing for {_CONFIRM_SECONDS:g} s")
+        limit = self._confirm_seconds
+        if oldest is not None and not self._holding_back and time.monotonic() - oldest[1] > limit:
+            self._break_off(f"it has stored nothing for {limit:g} s")
         elif not self._reason:
-            self._loop.call_later(_CONFIRM_SECONDS / 4, self._check_confirms)
+            self._loop.call_later(limit / 4, self._check_confirms)
 
     def _count(
         self, answer: Future[dict[SlotKind, int]], kinds: list[SlotKind], counts: dict[SlotKind, int]
@@ -223,67 +251,19 @@ class Life:
             self._channel.queue_declare(queue_name(kind), passive=True, callback=counted)
 
     def _channel_closed(self, _channel: Channel, error: Exception) -> None:
-        self._end(_explained(error, self._address))
+        self._end(explained(error, self._address))
 
     def _end(self, reason: str) -> None:
         self._reason = self._reason or reason
         if not (self._connection.is_closing or self._connection.is_closed):
             self._connection.close()
 
+    def _break_off(self, reason: str) -> None:
+        """End without a farewell: whoever stores nothing does not answer that in good time either."""
+        self._reason = self._reason or reason
+        # pika has no public way to do so.
+        self._connection._terminate_stream(AMQPError(reason))  # type: ignore[attr-defined]
+
     def _over(self, _connection: object, error: BaseException) -> None:
-        self._reason = self._reason or _explained(error, self._address)
+        self._reason = self._reason or explained(error, self._address)
         self._loop.stop()
-
-
-@contextmanager
-def visit(address: BrokerAddress) -> Iterator[BlockingChannel]:
-    """A channel on a connection of its own, closed at the end; raises ``BrokerAwayError``."""
-    try:
-        with pika.BlockingConnection(_parameters(address, patience_seconds=5.0)) as connection:
-            yield connection.channel()
-    except (AMQPError, connection_workflow.AMQPConnectorException, OSError) as error:
-        raise BrokerAwayError(_explained(error, address)) from error
-
-
-def _parameters(address: BrokerAddress, patience_seconds: float = 10.0) -> pika.ConnectionParameters:
-    return pika.ConnectionParameters(
-        host=address.host,
-        port=address.port,
-        virtual_host=address.virtual_host,
-        credentials=pika.PlainCredentials(address.user, address.password),
-        ssl_options=pika.SSLOptions(ssl.create_default_context(), address.host) if address.tls else None,
-        socket_timeout=patience_seconds,
-        stack_timeout=patience_seconds,
-        # A broker that is frozen, or behind a cut cable, is noticed within three times this.
-        heartbeat=10,
-        # One whose disk or memory is full says so, and reads nothing more from us.
-        blocked_connection_timeout=60.0,
-        client_properties={"connection_name": "private_api"},
-    )
-
-
-def _explained(error: BaseException, address: BrokerAddress) -> str:
-    cause = _innermost(error)
-    if isinstance(cause, ProbableAuthenticationError | AuthenticationError):
-        return f"it refuses the user {address.user!r} or its password (BROKER_URL, BROKER_PASSWORD)"
-    if isinstance(cause, ProbableAccessDeniedError):
-        where = f"virtual host {address.virtual_host!r}"
-        return f"it has no {where}, or {address.user!r} may not use it (BROKER_URL)"
-    if isinstance(cause, IncompatibleProtocolError):
-        # pika's guess; a port that forwards to nobody does the same.
-        return "it broke off before it said a word"
-    if isinstance(cause, ChannelClosedByBroker):
-        return f"it refuses: {cause.reply_code} {cause.reply_text}"
-    return str(cause) or type(cause).__name__
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """What lies inside the wrappings of a failed attempt to connect."""
-    inner: object = None
-    if isinstance(error, connection_workflow.AMQPConnectionWorkflowFailed):
-        inner = error.exceptions[-1]
-    elif isinstance(error, connection_workflow.AMQPConnectorPhaseErrorBase):
-        inner = error.exception
-    elif isinstance(error, AMQPConnectionError) and error.args:
-        inner = error.args[0]
-    return _innermost(inner) if isinstance(inner, BaseException) else error

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from contracts.announcements import DEAD_LETTER_QUEUE, BrokerAddress
-from private_api.announcing.broker import visit
+from private_api.announcing.connection import visit
 
 # What is shown of a body; announcements are far shorter.
 SHOWN_BYTES = 2048

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
-from contracts.announcements import BrokerAddress
+from contracts.announcements import BrokerAddress, BrokerNode
+from contracts.broker_round import BrokerRound
 from contracts.messages import SlotKind
 from private_api.announcing.backlog import Backlog
 from private_api.announcing.broker import Life
@@ -44,13 +45,16 @@ class Publisher:
         stopping: threading.Event,
     ) -> None:
         self._address = address
+        self._round = BrokerRound(address)
         self._backlog = backlog
         self._crashpoints = crashpoints
         self._on_ready = on_ready
         self._stopping = stopping
         self._life: Life | None = None
         self._is_ready = False
+        self._ready_since = 0.0
         self._last_said = ("", 0.0)
+        self._said_of_nodes: dict[BrokerNode, tuple[str, float]] = {}
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     @property
@@ -93,18 +97,26 @@ class Publisher:
     def _run(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while not self._stopping.is_set():
+            node = self._round.node
             was_ready, reason = self._live()
             if was_ready:
                 pause = _FIRST_PAUSE_SECONDS
-            if not self._stopping.is_set():
-                self._say(reason)
+            away = self._round.ended(reason, time.monotonic() - self._ready_since if was_ready else 0.0)
+            if self._stopping.is_set():
+                return
+            if away is None:
+                self._say_node(node, reason)
+                continue
+            self._say(away)
             # Shortened by up to a half, so that several processes do not come back in step.
             self._stopping.wait(pause * (1 - random.random() / 2))  # noqa: S311 - It protects nothing.
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def _live(self) -> tuple[bool, str]:
         try:
-            life = self._life = Life(self._address, self._backlog, self._crashpoints, self._ready)
+            life = self._life = Life(
+                self._address, self._round.node, self._backlog, self._crashpoints, self._ready
+            )
             reason = life.run()
         except Exception as error:  # noqa: BLE001 - This thread must outlive whatever the library may raise.
             _log.exception("the publisher failed", extra={"action": "publisher_failed"})
@@ -113,10 +125,21 @@ class Publisher:
         return was_ready, reason
 
     def _ready(self) -> None:
-        self._is_ready = True
+        self._is_ready, self._ready_since = True, time.monotonic()
         self._last_said = ("", 0.0)
-        _log.info("tasks are announced at %s", self._address, extra={"action": "broker_ready"})
+        way = f", by way of {self._round.node}" if self._address.is_cluster else ""
+        _log.info("tasks are announced at %s%s", self._address, way, extra={"action": "broker_ready"})
         self._on_ready()
+
+    def _say_node(self, node: BrokerNode, reason: str) -> None:
+        said, when = self._said_of_nodes.get(node, ("", 0.0))
+        if reason == said and time.monotonic() - when < _REMINDER_SECONDS:
+            return
+        self._said_of_nodes[node] = (reason, time.monotonic())
+        _log.warning(
+            "the broker's node %s is away: %s. Trying the next one.", node, reason,
+            extra={"action": "broker_node_away"},
+        )  # fmt: skip
 
     def _say(self, reason: str) -> None:
         said, when = self._last_said

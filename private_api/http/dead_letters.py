@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from contracts.problems import ProblemCode
-from private_api.announcing.broker import BrokerAwayError
+from private_api.announcing.connection import BrokerAwayError
 from private_api.announcing.dead_letters import DeadLetter, DeadLetterBox
 from private_api.http.authentication import allow
 from private_api.http.fields import query_fields

@@ -1,12 +1,15 @@
-"""How tasks, models and keys look as JSON: the one place where their public shape is made."""
+"""How tasks, models, keys and nodes look as JSON: the one place where their public shape is made."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from contracts.nodes import SlotFacts
 from private_api.store.keys import ApiKey
 from private_api.store.models import Model
+from private_api.store.nodes import Node, Work
 from private_api.store.tasks import Task
 
 
@@ -99,6 +102,8 @@ def model_document(model: Model) -> dict[str, Any]:
         "content": facts.to_json() if facts else None,
         "sandbox": {"profile": model.profile.value, "network": model.network, "tmp_exec": model.tmp_exec},
         "limits": model.limits,
+        "gpu_memory_bytes": model.gpu_memory_bytes,
+        "node_labels": model.node_labels or {},
         "input_retention_seconds": model.input_retention_seconds,
         "output_retention_seconds": model.output_retention_seconds,
         "log_retention_seconds": model.log_retention_seconds,
@@ -117,8 +122,38 @@ def key_document(key: ApiKey) -> dict[str, Any]:
         "id": key.id,
         "name": key.name,
         "role": key.role.value,
+        "models": key.models,
         "created_at": rfc3339(key.created_at),
         "expires_at": rfc3339(key.expires_at),
         "revoked_at": rfc3339(key.revoked_at),
         "last_used_at": rfc3339(key.last_used_at),
+    }
+
+
+def node_document(node: Node, work: Mapping[tuple[str, str], Work]) -> dict[str, Any]:
+    """A node as an admin sees it, with what runs in its slots."""
+    report = node.report
+    return {
+        "name": node.name,
+        "state": node.state.value,
+        "draining": node.draining,
+        "left": report.leaving,
+        "first_heard_at": rfc3339(node.first_heard_at),
+        "heard_at": rfc3339(node.heard_at),
+        "machine": report.machine.to_json(),
+        "disk": report.disk.to_json(),
+        "labels": report.labels,
+        "slots": [_slot_document(slot, work.get((node.name, slot.name))) for slot in report.slots],
+        "gpus": [gpu.to_json() for gpu in report.gpus],
+        "images": report.images,
+    }
+
+
+def _slot_document(slot: SlotFacts, work: Work | None) -> dict[str, Any]:
+    return {
+        "name": slot.name,
+        "kind": slot.kind.value,
+        "gpu": slot.gpu,
+        "task_id": work.task_id if work else None,
+        "model": work.model if work else None,
     }

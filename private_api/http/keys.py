@@ -18,6 +18,7 @@ from private_api.http.services import services
 from private_api.http.shapes import KeyRequest, PageQuery
 from private_api.store.idempotency import fingerprint_of
 from private_api.store.keys import Role, add_key, derived_secret, list_keys, new_secret, revoke_key
+from private_api.store.models import find_model
 from serving.problems import ProblemError
 
 blueprint = Blueprint("keys", __name__)
@@ -36,7 +37,17 @@ def create() -> Response:
 
     def add(connection: Connection) -> tuple[str, dict[str, Any]]:
         expires_at = milliseconds(fields.expires_at)
-        key = add_key(connection, name=fields.name, role=fields.role, secret=secret, expires_at=expires_at)
+        for model in fields.models or ():
+            if find_model(connection, model) is None:
+                raise ProblemError(ProblemCode.INVALID_FIELD, f"models: there is no model {model!r}.")
+        key = add_key(
+            connection,
+            name=fields.name,
+            role=fields.role,
+            secret=secret,
+            expires_at=expires_at,
+            models=fields.models,
+        )
         return key.id, key_document(key)
 
     if fields.expires_at is not None and fields.expires_at <= datetime.now(UTC):
@@ -81,6 +92,8 @@ def revoke(key_id: str) -> Response:
         raise ProblemError(ProblemCode.FORBIDDEN, "A key cannot revoke itself; use another admin key.")
     with services().database.write() as connection:
         revoked = revoke_key(connection, key_id)
+    # Whoever waits with this key for a task is not to get one.
+    services().lookout.recall(key_id=key_id)
     if not revoked:
         raise ProblemError(ProblemCode.KEY_NOT_FOUND, "There is no valid key with this id.")
     return Response(status=204)

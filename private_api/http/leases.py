@@ -1,4 +1,4 @@
-"""The doors for workers: claim a task, renew the lease, bring log and output, say how it ended."""
+"""The doors for workers that have a lease: renew it, bring log and output, say how the attempt ended."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from typing import Any, ParamSpec, TypeVar
 
 from flask import Blueprint, Response, jsonify, request
 
-from contracts.messages import ClaimRequest, Completion, Failure, Heartbeat, Lease, SlotKind
+from contracts.messages import Completion, Failure, Heartbeat, SlotKind
 from contracts.names import LEASE_TOKEN_HEADER
 from contracts.problems import ProblemCode
 from contracts.timing import MAX_WAIT_SECONDS
-from private_api.bell import queue_topic, task_topic
+from private_api.bell import task_topic
 from private_api.blobs.store import BlobStoreFullError, discard
-from private_api.crashpoints import CLAIMED, COMPLETED, OUTPUT_STORED
-from private_api.http.authentication import allow
+from private_api.crashpoints import COMPLETED, OUTPUT_STORED
+from private_api.http.authentication import allow, caller
 from private_api.http.downloads import send_blob
 from private_api.http.fields import json_message
 from private_api.http.services import Services, services
 from private_api.http.waiting import hold
-from private_api.metrics import PHASE_SECONDS, QUEUED, TASKS_CLAIMED, count_end
-from private_api.store.claims import claim_task, has_work, note_worker, worker_is_noted
+from private_api.metrics import count_end
 from private_api.store.keys import Role
 from private_api.store.leases import (
     AttemptEnd,
@@ -38,6 +37,7 @@ from private_api.store.leases import (
     note_upload,
     renew,
 )
+from private_api.store.proofs import Proof
 from serving.bodies import fitting_length, read_body, read_small_body
 from serving.logs import working_on
 from serving.problems import ProblemError
@@ -65,32 +65,6 @@ def _stale_is_a_problem(view: Callable[_P, _R]) -> Callable[_P, _R]:
     return guarded
 
 
-@blueprint.post("/v1/leases")
-@allow(Role.WORKER)
-def claim() -> Response:
-    """Lease the next task that fits, waiting for one as long as the worker asks."""
-    here = services()
-    wanted: ClaimRequest = json_message(ClaimRequest.from_json)
-    if not 1 <= len(wanted.node) <= 255 or not 1 <= len(wanted.slot) <= 64:
-        raise ProblemError(
-            ProblemCode.INVALID_FIELD, "node and slot must be 1 to 255 and 1 to 64 characters."
-        )
-    if not 1 <= len(wanted.kinds) <= 2 or not 0 <= wanted.wait_seconds <= MAX_WAIT_SECONDS:
-        raise ProblemError(
-            ProblemCode.INVALID_FIELD, f"Ask for 1 or 2 kinds, and wait up to {MAX_WAIT_SECONDS} s."
-        )
-    if wanted.task_id is None:
-        # A slot that comes with a hint has asked without one before, and its heartbeats say that it lives.
-        _note_worker(here, wanted)
-    topics = [queue_topic(kind.value) for kind in wanted.kinds]
-    lease = _wait_for_task(here, topics, wanted)
-    if lease is None:
-        return Response(status=204)
-    here.crashpoints.passing(CLAIMED)
-    here.bell.ring(task_topic(lease.task_id))
-    return jsonify(lease.to_json())
-
-
 @blueprint.post("/v1/leases/<lease_id>/heartbeat")
 @allow(Role.WORKER)
 @_stale_is_a_problem
@@ -100,14 +74,14 @@ def heartbeat(lease_id: str) -> Response:
     beat: Heartbeat = json_message(Heartbeat.from_json)
     if beat.image and (len(beat.image.image_id) > 128 or len(beat.image.digest or "") > 512):
         raise ProblemError(ProblemCode.INVALID_FIELD, "No image has so long an id or digest.")
-    token = _token()
+    proof = _proof(lease_id)
     with here.database.write() as connection:
-        task_id, answer = renew(connection, lease_id, token, beat)
+        task_id, answer = renew(connection, proof, beat)
     here.bell.ring(task_topic(task_id))
 
     def canceled() -> bool | None:
         with here.database.read() as connection:
-            return True if find_leased(connection, lease_id, token).cancel_requested else None
+            return True if find_leased(connection, proof).cancel_requested else None
 
     wait_seconds = min(max(beat.wait_seconds, 0.0), MAX_WAIT_SECONDS)
     if not answer.cancel_requested and wait_seconds:
@@ -127,7 +101,7 @@ def logs(lease_id: str) -> Response:
         raise ProblemError(ProblemCode.INVALID_FIELD, "offset must be a number of bytes.")
     data = read_small_body(request.environ, maximum_bytes=_MAX_LOG_PIECE_BYTES)
     with here.database.write() as connection:
-        task_id, stored = append_log(connection, lease_id, _token(), int(offset), data)
+        task_id, stored = append_log(connection, _proof(lease_id), int(offset), data)
     here.bell.ring(task_topic(task_id))
     return jsonify({"log_bytes": stored})
 
@@ -160,9 +134,9 @@ def fetch_content(lease_id: str) -> Response:
 def store_output(lease_id: str) -> Response:
     """Take in the output; it counts only once it is committed."""
     here = services()
-    token = _token()
+    proof = _proof(lease_id)
     task = _leased(here, lease_id)
-    key = f"outputs/{task.task_id}-{token}-{secrets.token_hex(8)}"
+    key = f"outputs/{task.task_id}-{proof.token}-{secrets.token_hex(8)}"
     try:
         declared_bytes = fitting_length(request.environ, task.max_output_zip_bytes)
         with here.blobs.begin(key, declared_bytes=declared_bytes) as writer:
@@ -174,7 +148,7 @@ def store_output(lease_id: str) -> Response:
     here.crashpoints.passing(OUTPUT_STORED)
     try:
         with here.database.write() as connection:
-            earlier = note_upload(connection, lease_id, token, key, facts)
+            earlier = note_upload(connection, proof, key, facts)
     except StaleLeaseError:
         discard(here.blobs, [key])
         raise
@@ -192,7 +166,7 @@ def complete(lease_id: str) -> Response:
     completion: Completion = json_message(Completion.from_json)
     try:
         with here.database.write() as connection:
-            end = commit_output(connection, lease_id, _token(), completion, here.retention)
+            end = commit_output(connection, _proof(lease_id), completion, here.retention)
     except OutputMismatchError as error:
         raise ProblemError(
             ProblemCode.CHECKSUM_MISMATCH, "This is not the output that was uploaded; upload it again."
@@ -209,7 +183,7 @@ def fail(lease_id: str) -> Response:
     here = services()
     failure: Failure = json_message(Failure.from_json)
     with here.database.write() as connection:
-        end = fail_attempt(connection, lease_id, _token(), failure, here.retention)
+        end = fail_attempt(connection, _proof(lease_id), failure, here.retention)
     return _ended(here, end)
 
 
@@ -229,7 +203,7 @@ def announce_end(here: Services, end: AttemptEnd) -> None:
             _log.info("attempt ended: %s", end.state.value, extra=said)
     here.bell.ring(task_topic(end.task_id))
     if end.requeued:
-        here.bell.ring_one(queue_topic(end.kind))
+        here.lookout.ring()
         here.announcer.announce(SlotKind(end.kind), end.task_id, end.delay_seconds)
     discard(here.blobs, end.garbage)
 
@@ -239,59 +213,15 @@ def _ended(here: Services, end: AttemptEnd) -> Response:
     return jsonify({})
 
 
-def _wait_for_task(here: Services, topics: list[str], wanted: ClaimRequest) -> Lease | None:
-    if not here.claim_permits.acquire(blocking=False):
-        raise ProblemError(ProblemCode.UNAVAILABLE, "Too many workers wait already; come back in a moment.")
-    try:
-        return hold(here, topics, wanted.wait_seconds, lambda: _claim_now(here, wanted))
-    finally:
-        here.claim_permits.release()
-
-
-def _claim_now(here: Services, wanted: ClaimRequest) -> Lease | None:
-    if wanted.task_id is None:
-        with here.database.read() as connection:
-            if not has_work(connection, wanted):
-                return None
-    # With a hint there is work, as a rule.
-    with here.database.write() as connection:
-        claim = claim_task(connection, wanted)
-    if claim is None:
-        return None
-    lease = claim.lease
-    kind = SlotKind.GPU if lease.use_gpu else SlotKind.CPU
-    TASKS_CLAIMED.labels(kind.value).inc()
-    PHASE_SECONDS.labels(QUEUED).observe(claim.queued_seconds)
-    said = {
-        "action": "task_claimed",
-        "task_id": lease.task_id,
-        "attempt": lease.attempt,
-        "model": lease.model,
-        "node": wanted.node,
-        "slot": wanted.slot,
-    }
-    with working_on(request_id=lease.request_id):
-        _log.info("task claimed", extra=said)
-    return lease
-
-
-def _note_worker(here: Services, wanted: ClaimRequest) -> None:
-    with here.database.read() as connection:
-        noted = worker_is_noted(connection, wanted)
-    if not noted:
-        with here.database.write() as connection:
-            note_worker(connection, wanted)
-
-
 def _leased(here: Services, lease_id: str) -> LeasedTask:
     with here.database.read() as connection:
-        return find_leased(connection, lease_id, _token())
+        return find_leased(connection, _proof(lease_id))
 
 
-def _token() -> int:
+def _proof(lease_id: str) -> Proof:
     text: Any = request.headers.get(LEASE_TOKEN_HEADER, "")
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise ProblemError(
             ProblemCode.INVALID_FIELD, f"Send the lease's token in the header {LEASE_TOKEN_HEADER}."
         )
-    return int(text)
+    return Proof(lease_id=lease_id, token=int(text), key_id=caller().key.id)

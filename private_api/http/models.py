@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -9,6 +10,7 @@ from sqlalchemy import Connection
 
 from contracts.problems import ProblemCode
 from private_api.blobs.store import discard
+from private_api.decisions.placement import NodeOffer, waiting_for
 from private_api.http.authentication import PEOPLE, Caller, allow, caller
 from private_api.http.documents import model_document
 from private_api.http.fields import json_object, query_fields, read_fields, received_fields
@@ -35,20 +37,22 @@ from private_api.store.models import (
     find_model,
     list_models,
 )
+from private_api.store.workers import has_unreported_slot
 from serving.problems import ProblemError
 
 blueprint = Blueprint("models", __name__)
 
+_GPU = ("use_gpu", "gpu_memory_bytes")
 _MOUNTPOINTS = ("input_mountpoint", "output_mountpoint", "model_mountpoint")
 
 
 @blueprint.get("/v1/models")
 @allow(*Role)
 def listing() -> Response:
-    """All models, in the order of their ids."""
-    query = query_fields(PageQuery)
+    """All models, in the order of their ids; for a worker key that is bound to some, these."""
+    query, bound_to = query_fields(PageQuery), caller().key.models
     with services().database.read() as connection:
-        found = list_models(connection, after=query.cursor, limit=query.limit + 1)
+        found = list_models(connection, after=query.cursor, limit=query.limit + 1, only=bound_to)
     page = found[: query.limit]
     next_cursor = page[-1].human_readable_id if len(found) > query.limit else None
     return jsonify({"items": [model_document(model) for model in page], "next_cursor": next_cursor})
@@ -58,6 +62,9 @@ def listing() -> Response:
 @allow(*Role)
 def show(human_readable_id: str) -> Response:
     """One model."""
+    bound_to = caller().key.models
+    if bound_to is not None and human_readable_id not in bound_to:
+        raise _unknown(human_readable_id)
     return jsonify(model_document(_existing(services(), human_readable_id)))
 
 
@@ -106,6 +113,7 @@ def remove(human_readable_id: str) -> Response:
             "Tasks of this model are queued or running; disable it, and delete it when they have ended.",
             retry_after=5,
         ) from error
+    here.fleet.forget_models()
     discard(here.blobs, garbage)
     return Response(status=204)
 
@@ -114,6 +122,8 @@ def _register(here: Services, owner: Caller, fields: ModelRegistration, stored: 
     columns = {**DEFAULT_SETTINGS, **fields.columns(), "human_readable_id": fields.human_readable_id}
     columns["limits"] = {**DEFAULT_LIMITS, **fields.limits()}
     _refuse_overlapping_mounts(columns)
+    _refuse_gpu_memory_without_gpu(columns)
+    nodes = here.fleet.offers()
 
     def create(connection: Connection) -> tuple[str, dict[str, Any]]:
         try:
@@ -125,13 +135,14 @@ def _register(here: Services, owner: Caller, fields: ModelRegistration, stored: 
             ) from error
         model = find_model(connection, fields.human_readable_id)
         assert model is not None  # noqa: S101 - Added above, in this transaction.
-        return model.human_readable_id, model_document(model)
+        return model.human_readable_id, _saved(connection, model, nodes)
 
     content_sha256 = stored.facts.sha256 if stored else None
     fingerprint = fingerprint_of("model", fields.model_dump(mode="json"), content_sha256)
     answer = create_once(here.database, owner, fingerprint, create)
     if stored is not None and not answer.is_first:
         discard(here.blobs, [stored.key])
+    here.fleet.forget_models()
     response = jsonify(answer.document)
     response.status_code = 201
     response.headers["Location"] = f"/v1/models/{answer.created_id}"
@@ -141,16 +152,31 @@ def _register(here: Services, owner: Caller, fields: ModelRegistration, stored: 
 def _change(
     here: Services, human_readable_id: str, fields: ModelSettings, stored: StoredZip | None
 ) -> Response:
+    nodes = here.fleet.offers()
     with here.database.write() as connection:
         model = find_model(connection, human_readable_id, lock="exclusive")
         if model is None:
             raise _unknown(human_readable_id)
         columns = {**fields.columns(), "limits": {**model.limits, **fields.limits()}}
-        _refuse_overlapping_mounts({name: columns.get(name, getattr(model, name)) for name in _MOUNTPOINTS})
+        merged = {name: columns.get(name, getattr(model, name)) for name in (*_MOUNTPOINTS, *_GPU)}
+        _refuse_overlapping_mounts(merged)
+        _refuse_gpu_memory_without_gpu(merged)
         change_model(connection, model, columns, container_tag=fields.container_tag, content=_content(stored))
         changed = find_model(connection, human_readable_id)
-    assert changed is not None  # noqa: S101 - Found and changed above, in one transaction.
-    return jsonify(model_document(changed))
+        assert changed is not None  # noqa: S101 - Found and changed above, in one transaction.
+        document = _saved(connection, changed, nodes)
+    here.fleet.forget_models()
+    return jsonify(document)
+
+
+def _saved(connection: Connection, model: Model, nodes: Sequence[NodeOffer]) -> dict[str, Any]:
+    """The model, with what its registrar should know: that no node could run it, say."""
+    missing = None
+    # Where none is connected yet, nothing can be said; nor of what a node has that never reported.
+    if any(node.is_present for node in nodes) and not has_unreported_slot(connection, model.kind):
+        missing = waiting_for(model.asked, nodes)
+    warnings = [] if missing is None else [f"No node could run this model now. It needs {missing}."]
+    return {**model_document(model), "warnings": warnings}
 
 
 def _existing(here: Services, human_readable_id: str) -> Model:
@@ -177,6 +203,13 @@ def _refuse_overlapping_mounts(columns: dict[str, Any]) -> None:
             raise ProblemError(
                 ProblemCode.INVALID_FIELD, "The mount points must differ, and none may lie inside another."
             )
+
+
+def _refuse_gpu_memory_without_gpu(columns: dict[str, Any]) -> None:
+    if columns.get("gpu_memory_bytes") and not columns["use_gpu"]:
+        raise ProblemError(
+            ProblemCode.INVALID_FIELD, "gpu_memory_bytes: only a model with use_gpu is given a GPU's memory."
+        )
 
 
 def _content(stored: StoredZip | None) -> StoredContent | None:

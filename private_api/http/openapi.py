@@ -43,6 +43,7 @@ _MODEL_ID = {
     "schema": {"type": "string", "minLength": 1},
 }
 _KEY_ID = {"name": "key_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+_NODE = {"name": "node_name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 _REPEATABLE = {
     "name": IDEMPOTENCY_KEY_HEADER,
     "in": "header",
@@ -107,6 +108,7 @@ def _document() -> dict[str, Any]:
 def _paths() -> dict[str, dict[str, Any]]:
     task, tasks = "/v1/tasks/{task_id}", "/v1/tasks"
     model, models = "/v1/models/{human_readable_id}", "/v1/models"
+    node = "/v1/nodes/{node_name}"
     submit = [*_query(TaskFields), _REPEATABLE, _PREFER]
     return {
         tasks: {
@@ -144,13 +146,15 @@ def _paths() -> dict[str, dict[str, Any]]:
         },
         models: {
             "post": _operation(
-                "Register a model", "Model", 201, [_REPEATABLE], _json_or_form(ModelRegistration)
+                "Register a model", "SavedModel", 201, [_REPEATABLE], _json_or_form(ModelRegistration)
             ),
             "get": _operation("List models", "ModelPage", 200, _query(PageQuery)),
         },
         model: {
             "get": _operation("Show a model", "Model", 200, [_MODEL_ID]),
-            "patch": _operation("Change a model", "Model", 200, [_MODEL_ID], _json_or_form(ModelSettings)),
+            "patch": _operation(
+                "Change a model", "SavedModel", 200, [_MODEL_ID], _json_or_form(ModelSettings)
+            ),
             "delete": _operation("Delete a model", None, 204, [_MODEL_ID]),
         },
         "/v1/keys": {
@@ -165,6 +169,13 @@ def _paths() -> dict[str, dict[str, Any]]:
         },
         "/v1/keys/self": {"get": _operation("Show the key that the request carries", "Key", 200, [])},
         "/v1/keys/{key_id}": {"delete": _operation("Revoke a key", None, 204, [_KEY_ID])},
+        "/v1/nodes": {"get": _operation("List nodes", "NodePage", 200, _query(PageQuery))},
+        node: {
+            "get": _operation("Show a node", "Node", 200, [_NODE]),
+            "delete": _operation("Forget a node that is gone", None, 204, [_NODE]),
+        },
+        f"{node}/drain": {"post": _operation("Have a node take no more tasks", "Node", 200, [_NODE])},
+        f"{node}/resume": {"post": _operation("Have a node take tasks again", "Node", 200, [_NODE])},
         "/v1/dead-letters": {
             "get": _operation(
                 "Look at the broker's messages that no consumer could read",

@@ -12,6 +12,7 @@ from contracts.names import NEXT_OFFSET_HEADER
 from contracts.problems import ProblemCode
 from contracts.reasons import ReasonCode
 from contracts.states import Phase, TaskState
+from private_api.decisions.placement import NodeState
 from private_api.http.shapes import DEFAULT_LIMITS
 from private_api.store.keys import Role
 
@@ -24,6 +25,8 @@ _SECONDS_OR_NULL = {
     "type": ["number", "null"],
     "description": "How long the data of its ended tasks is kept; 0 for ever, null as the server has it.",
 }
+_TEXTS = {"type": "array", "items": _TEXT}
+_TEXTS_BY_NAME = {"type": "object", "additionalProperties": _TEXT}
 _TIME = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL = {"type": ["string", "null"], "format": "date-time"}
 
@@ -112,6 +115,8 @@ _MODEL = _object(
     content=_or_null(_BLOB),
     sandbox=_object(profile=_one_of(*SandboxProfile), network=_FLAG, tmp_exec=_FLAG),
     limits=_object(**{name: {"type": "number"} for name in DEFAULT_LIMITS}),
+    gpu_memory_bytes={**_WHOLE_OR_NULL, "description": "Memory that its GPU must have; null asks nothing."},
+    node_labels={**_TEXTS_BY_NAME, "description": "Labels that a node must have to run it."},
     input_retention_seconds=_SECONDS_OR_NULL,
     output_retention_seconds=_SECONDS_OR_NULL,
     log_retention_seconds=_SECONDS_OR_NULL,
@@ -127,11 +132,42 @@ _KEY = {
     "id": _TEXT,
     "name": _TEXT,
     "role": _one_of(*Role),
+    # The only models whose tasks a worker key may take; null: those of all.
+    "models": {"type": ["array", "null"], "items": _TEXT},
     "created_at": _TIME,
     "expires_at": _TIME_OR_NULL,
     "revoked_at": _TIME_OR_NULL,
     "last_used_at": _TIME_OR_NULL,
 }
+
+_SAVED_MODEL = _object(
+    **_MODEL["properties"],
+    warnings={**_TEXTS, "description": "What keeps it from being run as things are; mostly nothing does."},
+)
+
+_NODE = _object(
+    name=_TEXT,
+    state=_one_of(*NodeState),
+    draining=_FLAG,
+    left=_FLAG,
+    first_heard_at=_TIME,
+    heard_at=_TIME,
+    machine=_object(cpus={"type": "number"}, memory_bytes=_WHOLE, architecture=_TEXT, engine_version=_TEXT),
+    disk=_object(total_bytes=_WHOLE, free_bytes=_WHOLE, has_room=_FLAG),
+    labels=_TEXTS_BY_NAME,
+    slots={
+        "type": "array",
+        "items": _object(
+            name=_TEXT,
+            kind=_one_of(*SlotKind),
+            gpu={**_TEXT_OR_NULL, "description": "The UUID of its GPU."},
+            task_id={**_TEXT_OR_NULL, "description": "What it runs now."},
+            model=_TEXT_OR_NULL,
+        ),
+    },
+    gpus={"type": "array", "items": _object(uuid=_TEXT, name=_TEXT, memory_bytes=_WHOLE)},
+    images={**_TEXTS, "description": "Models' images that its engine has, the most recently used first."},
+)
 
 _DEAD_LETTER = _object(
     received_at=_TIME_OR_NULL,
@@ -153,6 +189,9 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "TaskPage": _page("Task"),
     "Model": _MODEL,
     "ModelPage": _page("Model"),
+    "SavedModel": _SAVED_MODEL,
+    "Node": _NODE,
+    "NodePage": _page("Node"),
     "Key": _object(**_KEY),
     "NewKey": _object(**_KEY, key=_TEXT),
     "KeyPage": _page("Key"),

@@ -15,6 +15,8 @@ from private_api.bell import Bell
 from private_api.blobs.store import BlobStore
 from private_api.crashpoints import Crashpoints
 from private_api.decisions.retention import Retention
+from private_api.fleet import Fleet
+from private_api.lookout import Lookout
 from private_api.settings import Settings
 from private_api.store.database import Database
 
@@ -34,6 +36,10 @@ class Services:
     dead_letters: DeadLetterBox | None
     crashpoints: Crashpoints
     zip_limits: ZipLimits
+    # What is known of all nodes and models together.
+    fleet: Fleet
+    # Wakes held claims when there is work for them.
+    lookout: Lookout
     # One permit for every long poll of a person that may be held at this moment.
     permits: threading.BoundedSemaphore
     # The same for workers that wait for a task.

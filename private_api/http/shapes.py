@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -18,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from contracts.messages import Limits, PullPolicy, SandboxProfile
+from contracts.messages import PullPolicy, SandboxProfile
 from contracts.names import (
     CLASSIC_MODEL_ID_PATTERN,
     IMAGE_REFERENCE_PATTERN,
@@ -26,6 +27,7 @@ from contracts.names import (
     is_model_id,
 )
 from contracts.states import TaskState
+from private_api.decisions import limits
 from private_api.store.keys import Role
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -73,6 +75,15 @@ def _moment(value: object) -> datetime:
     raise ValueError("must be a time with its zone, such as 2026-01-31T12:00:00Z")
 
 
+def _object_or_its_text(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError('must be an object such as {"site": "north"}') from None
+
+
 _Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
 _ImageReference = Annotated[
     str,
@@ -98,7 +109,20 @@ _Mountpoint = Annotated[
 
 # For how long data of ended tasks is kept; 0 is for ever.
 _RetentionSeconds = Annotated[float, Field(ge=0, le=1000 * 366 * 86400, allow_inf_nan=False)]
-_RETENTION_FIELDS = {"input_retention_seconds", "output_retention_seconds", "log_retention_seconds"}
+# What a node may be given as NODE_LABELS. A form can only say it as text, which is JSON then.
+_LabelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+_LabelValue = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{0,63}$")]
+_NodeLabels = Annotated[
+    dict[_LabelName, _LabelValue], Field(max_length=32), BeforeValidator(_object_or_its_text)
+]
+# Where null says something: back to the server's own time, or nothing asked of a node any more.
+_RESETTABLE_FIELDS = {
+    "input_retention_seconds",
+    "output_retention_seconds",
+    "log_retention_seconds",
+    "gpu_memory_bytes",
+    "node_labels",
+}
 
 
 class _Fields(BaseModel):
@@ -129,6 +153,8 @@ class ModelSettings(_Fields):
     log_bytes: Annotated[int, Field(ge=1024, le=_GIB)] | None = None
     shm_bytes: Annotated[int, Field(ge=_MIB, le=1024 * _GIB)] | None = None
     tmp_bytes: Annotated[int, Field(ge=_MIB, le=1024 * _GIB)] | None = None
+    gpu_memory_bytes: Annotated[int, Field(ge=_MIB, le=16 * 1024 * _GIB)] | None = None
+    node_labels: _NodeLabels | None = None
     input_retention_seconds: _RetentionSeconds | None = None
     output_retention_seconds: _RetentionSeconds | None = None
     log_retention_seconds: _RetentionSeconds | None = None
@@ -138,8 +164,7 @@ class ModelSettings(_Fields):
         given = self.model_dump(
             mode="json", exclude_none=True, exclude={"container_tag", "human_readable_id", "classic_id"}
         )
-        # Here null says something: back to the server's own time.
-        given |= {name: getattr(self, name) for name in _RETENTION_FIELDS & self.model_fields_set}
+        given |= {name: getattr(self, name) for name in _RESETTABLE_FIELDS & self.model_fields_set}
         return {name: value for name, value in given.items() if name not in DEFAULT_LIMITS}
 
     def limits(self) -> dict[str, Any]:
@@ -168,6 +193,17 @@ class KeyRequest(_Fields):
     name: Annotated[_Text, StringConstraints(min_length=1, max_length=128)]
     role: Role
     expires_at: _Moment | None = None
+    # The models whose tasks a worker key may take; omitted: those of all models.
+    models: Annotated[list[_ModelId], Field(min_length=1, max_length=1000)] | None = None
+
+    @model_validator(mode="after")
+    def _only_workers_are_bound(self) -> Self:
+        if self.models is not None:
+            if self.role is not Role.WORKER:
+                raise ValueError("models can be said of worker keys only: they bind what a worker may run")
+            if len(set(self.models)) != len(self.models):
+                raise ValueError("models names a model twice")
+        return self
 
 
 class TaskQuery(_Fields):
@@ -201,17 +237,7 @@ class TaskFields(_Fields):
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
 
 
-DEFAULT_LIMITS: dict[str, Any] = Limits(
-    time_seconds=3600.0,
-    memory_bytes=4 * _GIB,
-    cpus=2.0,
-    pids=512,
-    output_bytes=10 * _GIB,
-    output_files=100_000,
-    log_bytes=10 * _MIB,
-    shm_bytes=_GIB,
-    tmp_bytes=_GIB,
-).to_json()
+DEFAULT_LIMITS: dict[str, Any] = limits.DEFAULT_LIMITS.to_json()
 
 DEFAULT_SETTINGS: dict[str, Any] = {
     "description": "",

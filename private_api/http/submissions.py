@@ -10,7 +10,6 @@ from sqlalchemy import Connection
 
 from contracts.messages import BlobFacts, SlotKind
 from contracts.problems import ProblemCode
-from private_api.bell import queue_topic
 from private_api.blobs.store import discard
 from private_api.crashpoints import TASK_COMMITTED
 from private_api.decisions.retention import DataKind
@@ -149,7 +148,7 @@ def _answer_submitted(here: Services, answer: Answer, wait_seconds: float) -> Re
             "key_id": caller().key.id,
         }
         _log.info("task accepted", extra=said)
-        here.bell.ring_one(queue_topic(answer.document["kind"]))
+        here.lookout.ring()
         here.announcer.announce(SlotKind(answer.document["kind"]), answer.created_id)
     if wait_seconds <= 0:
         return _accepted(jsonify(answer.document), answer.created_id)

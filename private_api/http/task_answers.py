@@ -10,6 +10,7 @@ from contracts.names import is_task_id
 from contracts.problems import ProblemCode
 from contracts.states import TaskState
 from private_api.bell import task_topic
+from private_api.decisions.placement import waiting_for as what_is_missing
 from private_api.decisions.retention import DataKind
 from private_api.http.authentication import Caller
 from private_api.http.documents import task_document
@@ -17,12 +18,12 @@ from private_api.http.downloads import send_blob
 from private_api.http.services import Services
 from private_api.http.waiting import hold_for_people
 from private_api.store.database import Database
-from private_api.store.tasks import Task, find_task, has_worker, queue_position
+from private_api.store.models import find_asked
+from private_api.store.tasks import Task, find_task, queue_position
+from private_api.store.workers import has_unreported_slot
 from serving.problems import ProblemError
 
 POLL_AGAIN_SECONDS = 1
-# A slot that is alive asks for work, or renews its lease, far more often than this.
-_WORKER_SILENT_MS = 90_000
 
 
 def own_task(database: Database, owner: Caller, task_id: str) -> Task:
@@ -64,10 +65,10 @@ def show_task(here: Services, task: Task, status: int = 200) -> Response:
     if task.state is TaskState.QUEUED:
         with here.database.read() as connection:
             position = queue_position(connection, task)
-            if not has_worker(connection, task.kind, _WORKER_SILENT_MS):
-                waiting_for = (
-                    f"a worker with a {task.kind.value.upper()} slot; none is connected at the moment"
-                )
+            # What a node that never reported has, nobody knows: one of its slots may take the task.
+            if not has_unreported_slot(connection, task.kind):
+                asked = find_asked(connection, task.model_id, task.kind)
+                waiting_for = what_is_missing(asked, here.fleet.offers())
     response = jsonify(task_document(task, queue_position=position, waiting_for=waiting_for))
     response.status_code = status
     if not task.ended:

@@ -1,17 +1,15 @@
-"""Claims: how a free slot gets the next task that fits it, and which slots have been heard of.
+"""Claims: how a free slot gets the next task that fits it.
 
 The claim is a compare-and-set; two slots never get the same task, however often they are told of it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Connection, Select, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Connection, func, select, update
 
 from contracts.messages import (
     BlobFacts,
@@ -25,13 +23,31 @@ from contracts.messages import (
     SandboxProfile,
     SlotKind,
 )
-from contracts.states import Phase, TaskState
+from contracts.states import LEASED_STATES, Phase, TaskState
 from contracts.timing import LEASE_SECONDS
 from private_api.decisions.phases import phase_limit_seconds
-from private_api.store.tables import model_versions, models, now_ms, tasks, workers
+from private_api.decisions.placement import has_kind, offer_of
+from private_api.store.next_task import Slot, next_task
+from private_api.store.nodes import find_report
+from private_api.store.tables import model_versions, models, now_ms, tasks
 
-# A slot that asks for work over and over is written down at most this often.
-_HEARD_MS = 10_000
+# What a node may hold at once for each of its slots: one attempt, and one more that it lost and that the
+# server does not know to be over yet.
+_LEASES_OF_SLOT = 2
+# The same for all slots of a node that never reported how many it has.
+_LEASES_OF_UNKNOWN = 256
+
+
+class NodeDrainingError(Exception):
+    """An operator wants the slot's node to take no tasks."""
+
+
+class ForeignNodeError(Exception):
+    """The node is known under another key."""
+
+
+class TooManyLeasesError(Exception):
+    """The node holds more leases than it has slots for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +58,56 @@ class Claim:
     queued_seconds: float
 
 
-def has_work(connection: Connection, request: ClaimRequest) -> bool:
+def slot_of(
+    connection: Connection, request: ClaimRequest, *, key_id: str, bound_to: Collection[str] | None
+) -> Slot:
+    """Who asks: the key, the models that it is bound to (null: all), and what the node said of the slot.
+
+    Raises ``NodeDrainingError``, ``ForeignNodeError``.
+    """
+    last = find_report(connection, request.node, key_id)
+    offers, most_leases = None, _LEASES_OF_UNKNOWN
+    if last is not None:
+        if last.is_foreign:
+            raise ForeignNodeError
+        if last.draining:
+            raise NodeDrainingError
+        # A claim that is held, or rung for, may be older than what its node now knows about its disk.
+        room = last.report.disk.has_room
+        kinds = [kind for kind in request.kinds if room and has_kind(last.report, request.slot, kind)]
+        offers = [offer_of(last.report, request.slot, kind) for kind in kinds]
+        most_leases = _LEASES_OF_SLOT * len(last.report.slots)
+    models = None if bound_to is None else frozenset(bound_to)
+    return Slot(key_id=key_id, node=request.node, models=models, offers=offers, most_leases=most_leases)
+
+
+def has_work(connection: Connection, request: ClaimRequest, slot: Slot) -> bool:
     """Whether a claim would find a task now; asked without a lock, so that idle slots disturb nobody."""
-    return _next_task(connection, request, lock=False) is not None
+    return next_task(connection, request.kinds, slot, lock=False) is not None
 
 
-def claim_task(connection: Connection, request: ClaimRequest) -> Claim | None:
-    """Lease the next task that fits the slot, or null. The caller holds the transaction."""
-    seq = _next_task(connection, request, lock=True)
+def left_over(connection: Connection, request: ClaimRequest) -> SlotKind | None:
+    """The kind of the task that a claim's hint named, where a slot that it fits could claim it now."""
+    query = select(tasks.c.kind).where(
+        tasks.c.id == request.task_id,
+        tasks.c.state == TaskState.QUEUED.value,
+        tasks.c.kind.in_(request.kinds),
+        tasks.c.not_before <= now_ms(),
+    )
+    kind = connection.execute(query).scalar()
+    return None if kind is None else SlotKind(kind)
+
+
+def claim_task(connection: Connection, request: ClaimRequest, slot: Slot) -> Claim | None:
+    """Lease the next task that fits the slot, or null. The caller holds the transaction.
+
+    Raises ``TooManyLeasesError``.
+    """
+    seq = next_task(connection, request.kinds, slot, lock=True)
     if seq is None:
         return None
+    if _count_leases(connection, request.node, slot.key_id) >= slot.most_leases:
+        raise TooManyLeasesError
     lease_id = secrets.token_hex(16)
     connection.execute(
         update(tasks)
@@ -67,6 +123,7 @@ def claim_task(connection: Connection, request: ClaimRequest) -> Claim | None:
             log_base=tasks.c.log_size,
             node=request.node,
             slot=request.slot,
+            key_id=slot.key_id,
             reason_code=None,
             reason=None,
         )
@@ -74,70 +131,11 @@ def claim_task(connection: Connection, request: ClaimRequest) -> Claim | None:
     return _read_claim(connection, lease_id)
 
 
-def worker_is_noted(connection: Connection, request: ClaimRequest) -> bool:
-    """Whether this slot has been written down recently enough."""
-    query = select(func.count()).where(
-        workers.c.node == request.node,
-        workers.c.slot == request.slot,
-        workers.c.kind.in_(request.kinds),
-        workers.c.heard_at > now_ms() - _HEARD_MS,
+def _count_leases(connection: Connection, node: str, key_id: str) -> int:
+    held = select(func.count()).where(
+        tasks.c.state.in_(LEASED_STATES), tasks.c.node == node, tasks.c.key_id == key_id
     )
-    return connection.execute(query).scalar_one() >= len(request.kinds)
-
-
-def note_worker(connection: Connection, request: ClaimRequest) -> None:
-    """Remember that this slot is alive and asks for work."""
-    for kind in request.kinds:
-        same = (
-            (workers.c.node == request.node)
-            & (workers.c.slot == request.slot)
-            & (workers.c.kind == kind.value)
-        )
-        changed = connection.execute(update(workers).where(same).values(heard_at=now_ms()))
-        if not changed.rowcount:
-            values = {"node": request.node, "slot": request.slot, "kind": kind.value, "heard_at": now_ms()}
-            # The same slot may ask twice at its first moment; either request's note will do.
-            with contextlib.suppress(IntegrityError), connection.begin_nested():
-                connection.execute(insert(workers).values(values))
-
-
-def hear_of_slot(connection: Connection, node: str, slot: str, kind: str) -> None:
-    """Note that a slot at work is alive, at most every ten seconds."""
-    connection.execute(
-        update(workers)
-        .where(
-            workers.c.node == node,
-            workers.c.slot == slot,
-            workers.c.kind == kind,
-            workers.c.heard_at < now_ms() - _HEARD_MS,
-        )
-        .values(heard_at=now_ms())
-    )
-
-
-def _next_task(connection: Connection, request: ClaimRequest, *, lock: bool) -> int | None:
-    # One question for each kind: the index holds each kind in order, and the better of two is soon told.
-    best: tuple[int, int] | None = None
-    for kind in request.kinds:
-        row = connection.execute(_next_of_kind(kind, lock=lock)).first()
-        if row is not None and (best is None or (-row.priority, row.seq) < best):
-            best = (-row.priority, row.seq)
-    return None if best is None else best[1]
-
-
-def _next_of_kind(kind: SlotKind, *, lock: bool) -> Select[Any]:
-    query = (
-        select(tasks.c.seq, tasks.c.priority)
-        .where(
-            tasks.c.state == TaskState.QUEUED.value,
-            tasks.c.kind == kind.value,
-            tasks.c.not_before <= now_ms(),
-        )
-        .order_by(tasks.c.priority.desc(), tasks.c.seq)
-        .limit(1)
-    )
-    # PostgreSQL: racing claims take different rows instead of waiting. SQLite has one writer anyway.
-    return query.with_for_update(skip_locked=True) if lock else query
+    return connection.execute(held).scalar_one()
 
 
 def _read_claim(connection: Connection, lease_id: str) -> Claim | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Connection, false, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, false, func, insert, or_, select, update
 
 from private_api.store.tables import api_keys, now_ms
 
@@ -35,6 +35,8 @@ class ApiKey:
     expires_at: int | None
     revoked_at: int | None
     last_used_at: int | None
+    # The models whose tasks a worker key may take; null: all.
+    models: list[str] | None = None
     # Whether the last use on record is recent enough.
     use_is_noted: bool = False
 
@@ -54,10 +56,16 @@ def derived_secret(caller_secret: str, idempotency_key: str, fingerprint: str) -
     return "isk_" + digest.hexdigest()
 
 
-def add_key(
-    connection: Connection, *, name: str, role: Role, secret: str, expires_at: int | None = None
+def add_key(  # Each is a property of the key.
+    connection: Connection,
+    *,
+    name: str,
+    role: Role,
+    secret: str,
+    expires_at: int | None = None,
+    models: list[str] | None = None,
 ) -> ApiKey:
-    """Make ``secret`` a valid key."""
+    """Make ``secret`` a valid key; ``models`` binds a worker key to these human-readable ids."""
     key_id = secrets.token_hex(8)
     connection.execute(
         insert(api_keys).values(
@@ -67,6 +75,7 @@ def add_key(
             secret_sha256=_hash(secret),
             created_at=now_ms(),
             expires_at=expires_at,
+            models=models,
         )
     )
     row = connection.execute(select(*_COLUMNS).where(api_keys.c.id == key_id)).one()
@@ -79,13 +88,26 @@ def find_key(connection: Connection, secret: str) -> ApiKey | None:
     row = connection.execute(
         select(*_COLUMNS, noted.label("use_is_noted")).where(
             api_keys.c.secret_sha256 == _hash(secret),
-            api_keys.c.revoked_at.is_(None),
-            or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now_ms()),
+            *is_valid(),
         )
     ).one_or_none()
     if row is None:
         return None
     return ApiKey(**{**row._mapping, "role": Role(row.role), "use_is_noted": bool(row.use_is_noted)})
+
+
+def is_valid() -> tuple[ColumnElement[bool], ...]:
+    """The rows of keys that open doors now."""
+    return (
+        api_keys.c.revoked_at.is_(None),
+        or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now_ms()),
+    )
+
+
+def opens_doors(connection: Connection, key_id: str) -> bool:
+    """Whether the key with this id is valid now."""
+    found = connection.execute(select(api_keys.c.id).where(api_keys.c.id == key_id, *is_valid()))
+    return found.first() is not None
 
 
 def is_known(connection: Connection, secret: str) -> bool:

@@ -1,4 +1,4 @@
-"""Leases: one worker owns one attempt of one task for a short time, and proves it by lease id and token.
+"""Leases: one worker owns one attempt of one task for a short time, and proves it by lease id, token and key.
 
 Every word about an attempt first finds the row that the lease still holds, inside the transaction that
 changes it; no row means that somebody else was first, and ``StaleLeaseError``. What becomes of a spoiled
@@ -19,11 +19,12 @@ from contracts.timing import LEASE_SECONDS, MAX_ATTEMPTS
 from private_api.decisions.phases import follows, phase_limit_seconds, renews_limit
 from private_api.decisions.retention import Retention
 from private_api.decisions.retries import Cancel, Requeue, after_failure
-from private_api.store.claims import hear_of_slot
 from private_api.store.logs import append_chunk, append_note
 from private_api.store.models import pin_image
+from private_api.store.proofs import Proof
 from private_api.store.retention import ended_now
 from private_api.store.tables import model_versions, models, now_ms, tasks
+from private_api.store.workers import hear_of_slot
 
 # What a zip adds to each file: two headers, its name twice, and room for incompressible data.
 _ZIP_ENTRY_BYTES = 16 * 1024
@@ -98,9 +99,9 @@ _LEASED_ROWS = (
     )  # fmt: skip
 
 
-def find_leased(connection: Connection, lease_id: str, token: int) -> LeasedTask:
+def find_leased(connection: Connection, proof: Proof) -> LeasedTask:
     """The data of the task under this lease, without locking it; raises ``StaleLeaseError``."""
-    row = _held(connection, lease_id, token, _LEASED_ROWS)
+    row = _held(connection, proof, _LEASED_ROWS)
     content = None
     if row.content_key:
         content = BlobFacts(size_bytes=row.content_size, sha256=row.content_sha256)
@@ -116,14 +117,12 @@ def find_leased(connection: Connection, lease_id: str, token: int) -> LeasedTask
     )
 
 
-def renew(
-    connection: Connection, lease_id: str, token: int, heartbeat: Heartbeat
-) -> tuple[str, HeartbeatAnswer]:
+def renew(connection: Connection, proof: Proof, heartbeat: Heartbeat) -> tuple[str, HeartbeatAnswer]:
     """Renew the lease and note what the worker says of itself; returns the task's id and the answer.
 
     Raises ``StaleLeaseError``.
     """
-    row = _held(connection, lease_id, token)
+    row = _held(connection, proof)
     news: dict[str, Any] = {"lease_expires_at": now_ms() + int(LEASE_SECONDS * 1000)}
     earlier = Phase(row.phase)
     if heartbeat.phase is not earlier and follows(heartbeat.phase, earlier):
@@ -143,15 +142,13 @@ def renew(
     return row.id, HeartbeatAnswer(cancel_requested=row.cancel_requested, log_bytes=stored)
 
 
-def append_log(
-    connection: Connection, lease_id: str, token: int, offset: int, data: bytes
-) -> tuple[str, int]:
+def append_log(connection: Connection, proof: Proof, offset: int, data: bytes) -> tuple[str, int]:
     """Append to the attempt's log what is new in ``data``, which starts at ``offset`` bytes of that log.
 
     Returns the task's id and how many bytes of this attempt's log are stored. A gap is refused by storing
     nothing; past the model's limit the rest is dropped, once with a note.
     """
-    row = _held(connection, lease_id, token)
+    row = _held(connection, proof)
     limit = row.limits["log_bytes"]
     # What was stored of this attempt; our own note about the limit lies beyond it.
     stored = min(row.log_size - row.log_base, limit)
@@ -171,9 +168,9 @@ def append_log(
     return row.id, stored
 
 
-def note_upload(connection: Connection, lease_id: str, token: int, key: str, facts: BlobFacts) -> str | None:
+def note_upload(connection: Connection, proof: Proof, key: str, facts: BlobFacts) -> str | None:
     """Remember an uploaded output until it is committed; returns the key of one uploaded before."""
-    row = _held(connection, lease_id, token)
+    row = _held(connection, proof)
     connection.execute(
         update(tasks)
         .where(tasks.c.seq == row.seq)
@@ -184,16 +181,16 @@ def note_upload(connection: Connection, lease_id: str, token: int, key: str, fac
 
 
 def commit_output(
-    connection: Connection, lease_id: str, token: int, completion: Completion, retention: Retention
+    connection: Connection, proof: Proof, completion: Completion, retention: Retention
 ) -> AttemptEnd:
     """End the task as succeeded with the uploaded output; the same words again change nothing.
 
     Raises ``StaleLeaseError``, ``OutputMismatchError``.
     """
     try:
-        row = _held(connection, lease_id, token)
+        row = _held(connection, proof)
     except StaleLeaseError:
-        done = _committed(connection, lease_id, token, completion)
+        done = _committed(connection, proof, completion)
         if done is None:
             raise
         return done
@@ -231,11 +228,9 @@ def commit_output(
     )
 
 
-def fail_attempt(
-    connection: Connection, lease_id: str, token: int, failure: Failure, retention: Retention
-) -> AttemptEnd:
+def fail_attempt(connection: Connection, proof: Proof, failure: Failure, retention: Retention) -> AttemptEnd:
     """End the attempt as the worker says, and the task with it unless it deserves another attempt."""
-    return end_attempt(connection, _held(connection, lease_id, token), failure, retention)
+    return end_attempt(connection, _held(connection, proof), failure, retention)
 
 
 def end_attempt(connection: Connection, row: Row[Any], failure: Failure, retention: Retention) -> AttemptEnd:
@@ -290,23 +285,20 @@ def _progress(progress: Progress | None) -> dict[str, Any]:
     return {"progress_fraction": progress.fraction, "progress_message": progress.message}
 
 
-def _held(connection: Connection, lease_id: str, token: int, rows: Select[Any] | None = None) -> Row[Any]:
+def _held(connection: Connection, proof: Proof, rows: Select[Any] | None = None) -> Row[Any]:
     if rows is None:
         rows = held_rows()
-    row = connection.execute(rows.where(tasks.c.lease_id == lease_id, tasks.c.token == token)).one_or_none()
+    row = connection.execute(rows.where(proof.condition)).one_or_none()
     if row is None:
         raise StaleLeaseError
     return row
 
 
-def _committed(
-    connection: Connection, lease_id: str, token: int, completion: Completion
-) -> AttemptEnd | None:
+def _committed(connection: Connection, proof: Proof, completion: Completion) -> AttemptEnd | None:
     # The answer to the first commit may have been lost on its way; its repetition is no error.
     row = connection.execute(
         select(tasks.c.id, tasks.c.attempt, tasks.c.kind).where(
-            tasks.c.lease_id == lease_id,
-            tasks.c.token == token,
+            proof.condition,
             tasks.c.state == TaskState.SUCCEEDED.value,
             tasks.c.output_sha256 == completion.output.sha256,
         )

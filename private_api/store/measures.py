@@ -8,10 +8,10 @@ from sqlalchemy import ColumnElement, Connection, bindparam, func, select
 
 from contracts.messages import SlotKind
 from contracts.states import TaskState
-from private_api.store.tables import now_ms, tasks, workers
-
-# A slot that is alive asks for work, or renews its lease, far more often than this.
-_SLOT_SILENT_MS = 90_000
+from private_api.decisions.placement import NodeState
+from private_api.store.nodes import count_states
+from private_api.store.tables import now_ms, tasks
+from private_api.store.workers import count_able
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,10 @@ class LiveTasks:
     counts: dict[tuple[SlotKind, TaskState], int]
     # Since when the first of those that wait has waited; 0 where nothing waits.
     oldest_queued_seconds: dict[SlotKind, float]
-    # Slots heard of within the last minute and a half.
+    # Slots heard of within the last minute and a half, but for those of nodes that take nothing.
     slots: dict[SlotKind, int]
+    # By how they stand, zeros included.
+    nodes: dict[NodeState, int]
 
 
 LIVE_STATES = (TaskState.QUEUED, TaskState.STARTING, TaskState.RUNNING)
@@ -37,14 +39,12 @@ def measure_live_tasks(connection: Connection) -> LiveTasks:
         for state in LIVE_STATES
     }
     oldest = {kind: _oldest_queued_seconds(connection, kind) for kind in SlotKind}
-    slots = dict.fromkeys(SlotKind, 0)
-    for kind, number in connection.execute(
-        select(workers.c.kind, func.count())
-        .where(workers.c.heard_at > now_ms() - _SLOT_SILENT_MS)
-        .group_by(workers.c.kind)
-    ):
-        slots[SlotKind(kind)] = number
-    return LiveTasks(counts=counts, oldest_queued_seconds=oldest, slots=slots)
+    return LiveTasks(
+        counts=counts,
+        oldest_queued_seconds=oldest,
+        slots=count_able(connection),
+        nodes=count_states(connection),
+    )
 
 
 def _oldest_queued_seconds(connection: Connection, kind: SlotKind) -> float:

@@ -6,15 +6,17 @@ A version is an image and a content; it is never changed, except that the image'
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from contracts.messages import BlobFacts, PullPolicy, ResolvedImage, SandboxProfile
+from contracts.messages import BlobFacts, ImageSpec, PullPolicy, ResolvedImage, SandboxProfile, SlotKind
+from contracts.nodes import Wanted
 from contracts.states import LEASED_STATES, TaskState
+from private_api.decisions.placement import Requirement, requirement_of
 from private_api.store.database import current_ms
 from private_api.store.tables import model_versions, models, now_ms, tasks
 
@@ -54,6 +56,8 @@ class Model:
     output_mountpoint: str
     model_mountpoint: str
     limits: dict[str, Any]
+    gpu_memory_bytes: int | None
+    node_labels: dict[str, str] | None
     input_retention_seconds: float | None
     output_retention_seconds: float | None
     log_retention_seconds: float | None
@@ -65,6 +69,24 @@ class Model:
     content: StoredContent | None
     created_at: int
     updated_at: int
+
+    @property
+    def kind(self) -> SlotKind:
+        """The kind of slot that runs it."""
+        return SlotKind.GPU if self.use_gpu else SlotKind.CPU
+
+    @property
+    def asked(self) -> Requirement:
+        """What it asks of a slot."""
+        return requirement_of(self.kind, self.limits, self.gpu_memory_bytes, self.node_labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """A model that nodes may have ready before a task asks for it, and what it asks of their slots."""
+
+    asked: Requirement
+    wanted: Wanted
 
 
 _COLUMNS = (
@@ -102,10 +124,40 @@ def find_model(
     return None if row is None else _model(row)
 
 
-def list_models(connection: Connection, *, after: str, limit: int) -> Sequence[Model]:
-    """Live models in the order of their ids, from the one after ``after`` on."""
+def list_models(
+    connection: Connection, *, after: str, limit: int, only: Collection[str] | None = None
+) -> Sequence[Model]:
+    """Live models in the order of their ids, from the one after ``after`` on; ``only`` these, null: all."""
     query = _LIVE.where(models.c.human_readable_id > after).order_by(models.c.human_readable_id).limit(limit)
+    if only is not None:
+        query = query.where(models.c.human_readable_id.in_(only))
     return [_model(row) for row in connection.execute(query)]
+
+
+def list_preparations(connection: Connection) -> Sequence[Preparation]:
+    """All models that take tasks, the one that was changed last first."""
+    query = _LIVE.where(models.c.enabled).order_by(models.c.updated_at.desc(), models.c.id.desc())
+    return [_preparation(_model(row)) for row in connection.execute(query)]
+
+
+def find_asked(connection: Connection, model_id: int, kind: SlotKind) -> Requirement:
+    """What a model, by its number, asks of the slot of ``kind`` for which a task of it was queued."""
+    query = select(models.c.limits, models.c.gpu_memory_bytes, models.c.node_labels).where(
+        models.c.id == model_id
+    )
+    row = connection.execute(query).one()
+    return requirement_of(kind, row.limits, row.gpu_memory_bytes, row.node_labels)
+
+
+def find_content(
+    connection: Connection, sha256: str, allowed: Collection[str] | None
+) -> StoredContent | None:
+    """Static content with this hash, of an enabled model at its newest, among ``allowed`` (null: all)."""
+    query = _LIVE.where(models.c.enabled, model_versions.c.content_sha256 == sha256)
+    if allowed is not None:
+        query = query.where(models.c.human_readable_id.in_(list(allowed)))
+    row = connection.execute(query.limit(1)).first()
+    return None if row is None else _model(row).content
 
 
 def add_model(
@@ -179,6 +231,19 @@ def _add_version(
             content_sha256=content.facts.sha256 if content else None,
             created_at=now_ms(),
         )
+    )
+
+
+def _preparation(model: Model) -> Preparation:
+    image = ImageSpec(
+        tag=model.container_tag,
+        image_id=model.image_id,
+        digest=model.image_digest,
+        pull_policy=model.pull_policy,
+    )
+    content = model.content.facts if model.content else None
+    return Preparation(
+        asked=model.asked, wanted=Wanted(model=model.human_readable_id, image=image, content=content)
     )
 
 

@@ -56,6 +56,9 @@ models = Table(
     Column("output_mountpoint", String(255), nullable=False),
     Column("model_mountpoint", String(255), nullable=False),
     Column("limits", JSON, nullable=False),
+    # What it asks of a node beyond its limits: null asks nothing.
+    Column("gpu_memory_bytes", BigInteger),
+    Column("node_labels", JSON(none_as_null=True)),
     # How long the data of its ended tasks is kept; null follows the server, 0 keeps it for ever.
     Column("input_retention_seconds", Float),
     Column("output_retention_seconds", Float),
@@ -120,6 +123,8 @@ tasks = Table(
     Column("phase_deadline_at", BigInteger),
     Column("node", String(255)),
     Column("slot", String(64)),
+    # The worker key that holds, or held, its lease: a lease is nobody else's.
+    Column("key_id", String(32)),
     Column("input_key", String(128), nullable=False),
     Column("input_size", BigInteger, nullable=False),
     Column("input_sha256", String(64), nullable=False),
@@ -161,6 +166,17 @@ _queued = tasks.c.state == "queued"
 _leased = tasks.c.state.in_(["starting", "running"])
 # not_before only comes along, so that counting what is due reads nothing but the index.
 _partial_index("tasks_queue", _queued, tasks.c.kind, tasks.c.priority.desc(), tasks.c.seq, tasks.c.not_before)
+# Each model's own line: where some of them do not fit a slot, the first that does is found without a walk
+# past all the tasks of the others.
+_partial_index(
+    "tasks_queue_of_model",
+    _queued,
+    tasks.c.kind,
+    tasks.c.model_id,
+    tasks.c.priority.desc(),
+    tasks.c.seq,
+    tasks.c.not_before,
+)
 _partial_index("tasks_waiting", _queued, tasks.c.queued_at)
 _partial_index("tasks_leases", _leased, tasks.c.lease_expires_at)
 for _kind in ("input", "output", "log"):
@@ -196,6 +212,8 @@ api_keys = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("last_used_at", BigInteger),
+    # The models (their human-readable ids) whose tasks a worker key may take; null: all.
+    Column("models", JSON(none_as_null=True)),
 )
 
 idempotency = Table(
@@ -215,6 +233,22 @@ workers = Table(
     Column("node", String(255), primary_key=True),
     Column("slot", String(64), primary_key=True),
     Column("kind", String(8), primary_key=True),
+    Column("heard_at", BigInteger, nullable=False),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    # One life of a consumer's directory; two that claim one name are told apart by it.
+    Column("instance", String(64), nullable=False),
+    Column("key_id", String(32), nullable=False),
+    # Its last word about itself, as ``contracts.nodes.NodeReport``.
+    Column("report", JSON, nullable=False),
+    # What an operator wants, and whether the node has said farewell.
+    Column("draining", Boolean, nullable=False),
+    Column("left", Boolean, nullable=False),
+    Column("first_heard_at", BigInteger, nullable=False),
     Column("heard_at", BigInteger, nullable=False),
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, update
 
 from contracts.messages import BlobFacts, SlotKind
 from contracts.reasons import ReasonCode
@@ -17,7 +17,7 @@ from private_api.store.logs import delete_log
 from private_api.store.models import Model
 from private_api.store.references import unused_among
 from private_api.store.retention import ended_now
-from private_api.store.tables import model_versions, models, now_ms, tasks, workers
+from private_api.store.tables import model_versions, models, now_ms, tasks
 
 # Counting further would cost more than the number is worth to anybody.
 _COUNTED_POSITIONS = 10_000
@@ -118,7 +118,7 @@ def add_task(
             owner_id=owner_id,
             model_id=model.id,
             version_id=model.version_id,
-            kind=(SlotKind.GPU if model.use_gpu else SlotKind.CPU).value,
+            kind=model.kind.value,
             priority=priority,
             state=TaskState.QUEUED.value,
             attempt=0,
@@ -246,12 +246,6 @@ def queue_position(connection: Connection, task: Task) -> int | None:
         )
         ahead += connection.execute(select(func.count()).select_from(rows.subquery())).scalar_one()
     return min(ahead, _COUNTED_POSITIONS)
-
-
-def has_worker(connection: Connection, kind: SlotKind, within_ms: int) -> bool:
-    """Whether a slot of this kind has been heard of within the last ``within_ms``."""
-    heard = exists().where(workers.c.kind == kind.value, workers.c.heard_at > now_ms() - within_ms)
-    return bool(connection.execute(select(heard)).scalar())
 
 
 def _locked(connection: Connection, task_id: str) -> Row[Any] | None:

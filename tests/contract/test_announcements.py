@@ -8,6 +8,7 @@ import pytest
 from contracts.announcements import (
     DEAD_LETTER_QUEUE,
     Announcement,
+    BrokerNode,
     broker_address,
     decode,
     encode,
@@ -72,13 +73,28 @@ def test_a_queue_is_replicated_and_leads_to_the_dead_letters():
 
 def test_an_address_is_read_in_full():
     address = broker_address("amqps://some%40one:se%2Fcret@broker.example.org/a%2Fb")
-    assert (address.host, address.port, address.tls) == ("broker.example.org", 5671, True)
+    assert (address.nodes, address.tls) == ((BrokerNode("broker.example.org", 5671),), True)
     assert (address.user, address.password, address.virtual_host) == ("some@one", "se/cret", "a/b")
 
 
 def test_a_password_of_its_own_takes_the_place_of_the_one_in_the_address():
     address = broker_address("amqp://me:old@host:1/%2F", "new")
-    assert (address.password, address.virtual_host, address.port) == ("new", "/", 1)
+    assert (address.password, address.virtual_host, address.nodes[0].port) == ("new", "/", 1)
+
+
+def test_an_address_may_name_several_hosts():
+    address = broker_address("amqp://worker:a,b@rabbit1:5673,rabbit2,[::1]:1/%2F")
+    assert [(node.host, node.port) for node in address.nodes] == [
+        ("rabbit1", 5673), ("rabbit2", 5672), ("::1", 1),
+    ]  # fmt: skip
+    assert (address.user, address.password, address.virtual_host) == ("worker", "a,b", "/")
+    assert address.is_cluster
+    assert not broker_address("amqp://worker@rabbit1").is_cluster
+
+
+def test_a_broker_has_one_name_however_many_hosts():
+    address = broker_address("amqp://me@a:1,b:2/%2F")
+    assert str(address) == "amqp://me@a:1,b:2 (virtual host '/')"
 
 
 def test_a_password_is_never_shown():
@@ -95,6 +111,15 @@ def test_a_password_is_never_shown():
         "amqp://me@",
         "amqp://me:secret@host:port/",
         "amqp://me@h/a/b",
+        "amqp://me:secret@a:5672,",
+        "amqp://me:secret@,a:5672",
+        "amqp://me:secret@a,,b",
+        "amqp://me:secret@a, b",
+        "amqp://me:secret@a:5672,b:0x10",
+        "amqp://me:secret@a:5672,b:70000/%2F",
+        "amqp://me:secret@a:5672,a/%2F",
+        "amqp://a,b:5672/%2F",
+        "amqp://me:secret@[a:5672,b/%2F",
     ],
 )
 def test_a_wrong_address_is_refused_without_its_password(url):

@@ -24,6 +24,16 @@ from contracts.messages import (
     Sandbox,
     SandboxProfile,
     SlotKind,
+    Withdrawal,
+)
+from contracts.nodes import (
+    DiskFacts,
+    GpuFacts,
+    MachineFacts,
+    NodeOrders,
+    NodeReport,
+    SlotFacts,
+    Wanted,
 )
 from contracts.reasons import ReasonCode
 from contracts.states import Phase
@@ -60,6 +70,7 @@ LEASE = Lease(
 )
 MESSAGES = {
     "claim_request": ClaimRequest(node="n1", slot="cpu-0", kinds=[SlotKind.CPU], wait_seconds=20.0),
+    "withdrawal": Withdrawal(node="n1", slot="cpu-0"),
     "lease": LEASE,
     "lease_with_content": dataclasses.replace(LEASE, content=FACTS),
     "heartbeat": Heartbeat(
@@ -70,6 +81,23 @@ MESSAGES = {
     ),
     "heartbeat_answer": HeartbeatAnswer(cancel_requested=False, log_bytes=10),
     "completion": Completion(output=FACTS, exit_code=0, durations={"running": 1.5}, progress=None),
+    "node_report": NodeReport(
+        instance="3" * 32,
+        machine=MachineFacts(cpus=16.0, memory_bytes=1, architecture="x86_64", engine_version="20.10.24"),
+        disk=DiskFacts(total_bytes=2, free_bytes=1, has_room=True),
+        slots=[
+            SlotFacts(name="gpu-0", kind=SlotKind.GPU, gpu="GPU-1", task_id="2" * 32),
+            SlotFacts(name="cpu-0", kind=SlotKind.CPU),
+        ],
+        gpus=[GpuFacts(uuid="GPU-1", name="A card", memory_bytes=3)],
+        labels={"site": "north"},
+        images=["echo:1"],
+    ),
+    "node_orders": NodeOrders(
+        report_seconds=10.0,
+        draining=False,
+        wanted=[Wanted(model="echo", image=LEASE.image, content=FACTS)],
+    ),
     "failure": Failure(
         reason_code=ReasonCode.EXIT_NONZERO, reason="The model exited with 3.", exit_code=3, durations={}
     ),

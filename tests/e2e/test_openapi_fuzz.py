@@ -26,6 +26,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from private_api.http import openapi
+from tests.rig.api import Api
 from tests.rig.fixtures import running_server
 from tests.rig.parts import Part
 from tests.rig.server import Server
@@ -41,10 +42,11 @@ CHECKS = [
 EXAMPLES = 8
 
 # Stand for the ids of real things, which are known only once the server runs.
-ENDED, FAILED, RUNNING, KEY, MODEL, NEW_MODEL = (digit * 32 for digit in "012345")
+ENDED, FAILED, RUNNING, KEY, MODEL, NEW_MODEL, NODE = (digit * 32 for digit in "0123456")
 KNOWN = {
     "task_id": [ENDED, FAILED, RUNNING],
     "key_id": [KEY],
+    "node_name": [NODE],
     "human_readable_id": [MODEL],
     "model_human_readable_id": [MODEL],
 }
@@ -133,8 +135,28 @@ def real_ids(fuzzed_server: Server) -> Iterator[dict[str, str]]:
         RUNNING: running["id"],
         KEY: key["id"],
         MODEL: admin.register("echo"),
+        NODE: _node_that_left(fuzzed_server),
     }
     admin.post(f"/v1/tasks/{running['id']}/cancel")
+
+
+def _node_that_left(server: Server) -> str:
+    """A node of which nothing is left but its name; the server's own must go on taking tasks."""
+    name = f"left-{next(numbers)}"
+    report = {
+        "instance": name,
+        "machine": {"cpus": 1.0, "memory_bytes": 1, "architecture": "x86_64", "engine_version": ""},
+        "disk": {"total_bytes": 1, "free_bytes": 1, "has_room": True},
+        "slots": [{"name": "gpu-0", "kind": "gpu", "gpu": "GPU-0"}],
+        "gpus": [{"uuid": "GPU-0", "name": "A card", "memory_bytes": 1}],
+        "labels": {"site": "north"},
+        "images": ["echo:1"],
+        "leaving": True,
+    }
+    worker = Api(server.private_url, server.key("worker"))
+    answer = worker.post(f"/v1/nodes/{name}/report", json=report)
+    assert answer.status_code == 200, answer.text
+    return name
 
 
 @pytest.fixture

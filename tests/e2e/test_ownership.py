@@ -90,7 +90,7 @@ def test_users_routes_are_closed_to_workers(server: Server, method: str, path: s
 
 
 def test_workers_routes_are_closed_to_the_world(server: Server, admin: Api) -> None:
-    for caller in (admin, Api(server.url, server.key("worker"))):
+    for caller in (admin, server.caller("user")):
         answer = caller.post(
             "/v1/leases", json={"node": "x", "slot": "y", "kinds": ["cpu"], "wait_seconds": 0}
         )

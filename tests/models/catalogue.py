@@ -125,5 +125,10 @@ MODELS: dict[str, TinyModel] = {
     "needs-root": _shell(
         "works only as root", '[ "$(id -u)" = 0 ] || { echo permission denied; exit 1; }; echo x > /output/x'
     ),
+    "tells-its-gpu": _shell(
+        "writes which GPUs it sees and how they were given, then holds them (input: seconds.txt)",
+        "nvidia-smi -L > /output/gpus 2>&1; env | grep -E 'NVIDIA|DOCKER_RESOURCE' > /output/env; echo seen;"
+        " sleep $(cat /input/seconds.txt 2>/dev/null || echo 0)",
+    ),
     "no-program": TinyModel("has an entrypoint that does not exist", ("/no/such/program",)),
 }

@@ -1,11 +1,12 @@
-"""A part of a RabbitMQ broker for one test: a virtual host of its own, and what tests do to it."""
+"""A part of a RabbitMQ broker for one test: a virtual host of its own, and what tests do to its queues."""
 
 from __future__ import annotations
 
 import secrets
 import urllib.parse
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pika
@@ -19,7 +20,60 @@ from tests.rig.polling import eventually
 QUEUES = [queue_name(kind) for kind in SlotKind]
 
 
-class TestBroker:
+class Queues(ABC):
+    """The queues of a broker, whatever it runs on."""
+
+    @abstractmethod
+    def channel(self) -> AbstractContextManager[Any]:
+        """A channel with all rights."""
+
+    def ready(self, queue: str) -> int:
+        """How many messages of ``queue`` nobody has taken; -1 when there is no such queue."""
+        with self.channel() as channel:
+            try:
+                return int(channel.queue_declare(queue, passive=True).method.message_count)
+            except ChannelClosedByBroker:
+                return -1
+
+    def wait_ready(self, queue: str, count: int, seconds: float = 20.0) -> None:
+        """Wait until that many messages are there to be taken."""
+        seen: list[int] = []
+
+        def look() -> bool:
+            seen.append(self.ready(queue))
+            return seen[-1] == count
+
+        eventually(look, seconds, f"{queue} holds {count} (last {seen[-1:]})", every=0.1)
+
+    def wait_consumers(self, queue: str, count: int, seconds: float = 20.0) -> None:
+        """Wait until that many slots listen."""
+
+        def look() -> bool:
+            with self.channel() as channel:
+                return bool(channel.queue_declare(queue, passive=True).method.consumer_count == count)
+
+        eventually(look, seconds, f"{queue} has {count} listeners", every=0.1)
+
+    def publish(self, queue: str, *bodies: bytes) -> None:
+        """Put messages into ``queue``, and be sure that they are there."""
+        with self.channel() as channel:
+            channel.confirm_delivery()
+            for body in bodies:
+                channel.basic_publish("", queue, body, mandatory=True)
+
+    def take(self, queue: str, count: int = 1) -> list[bytes]:
+        """Take messages out for good."""
+        with self.channel() as channel:
+            return [channel.basic_get(queue, auto_ack=True)[2] for _ in range(count)]
+
+    def delete_queues(self, *queues: str) -> None:
+        """As if they had never been declared."""
+        with self.channel() as channel:
+            for queue in queues:
+                channel.queue_delete(queue)
+
+
+class TestBroker(Queues):
     """One virtual host on a running broker. Queues have the same names in each."""
 
     __test__ = False
@@ -66,51 +120,6 @@ class TestBroker:
         """A channel with all rights."""
         with pika.BlockingConnection(pika.URLParameters(self.url)) as connection:
             yield connection.channel()
-
-    def ready(self, queue: str) -> int:
-        """How many messages of ``queue`` nobody has taken; -1 when there is no such queue."""
-        with self.channel() as channel:
-            try:
-                return int(channel.queue_declare(queue, passive=True).method.message_count)
-            except ChannelClosedByBroker:
-                return -1
-
-    def wait_ready(self, queue: str, count: int, seconds: float = 20.0) -> None:
-        """Wait until that many messages are there to be taken."""
-        seen: list[int] = []
-
-        def look() -> bool:
-            seen.append(self.ready(queue))
-            return seen[-1] == count
-
-        eventually(look, seconds, f"{queue} holds {count} (last {seen[-1:]})", every=0.1)
-
-    def wait_consumers(self, queue: str, count: int, seconds: float = 20.0) -> None:
-        """Wait until that many slots listen."""
-
-        def look() -> bool:
-            with self.channel() as channel:
-                return bool(channel.queue_declare(queue, passive=True).method.consumer_count == count)
-
-        eventually(look, seconds, f"{queue} has {count} listeners", every=0.1)
-
-    def publish(self, queue: str, *bodies: bytes) -> None:
-        """Put messages into ``queue``, and be sure that they are there."""
-        with self.channel() as channel:
-            channel.confirm_delivery()
-            for body in bodies:
-                channel.basic_publish("", queue, body, mandatory=True)
-
-    def take(self, queue: str, count: int = 1) -> list[bytes]:
-        """Take messages out for good."""
-        with self.channel() as channel:
-            return [channel.basic_get(queue, auto_ack=True)[2] for _ in range(count)]
-
-    def delete_queues(self, *queues: str) -> None:
-        """As if they had never been declared."""
-        with self.channel() as channel:
-            for queue in queues:
-                channel.queue_delete(queue)
 
     def _place(self, url: str) -> str:
         return url.rsplit("/", 1)[0] + "/" + urllib.parse.quote(self.name, safe="")

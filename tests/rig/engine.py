@@ -1,9 +1,9 @@
 """A container engine of our own, to be killed at will: another ``dockerd`` in its own network namespace.
 
 Tests enter, as root. Two engines in one network namespace would take each other's bridge away; this one has
-none, since models use no network. Its ``containerd`` is a service beside it, as packages set it up, and lives
-on when the engine is killed. Whatever happens, ``close`` leaves nothing: no process, mount, control group or
-namespace.
+none, since models use no network, unless a test asks for networks; no way leads out of its namespace in any
+case. Its ``containerd`` is a service beside it, as packages set it up, and lives on when the engine is
+killed. Whatever happens, ``close`` leaves nothing: no process, mount, control group or namespace.
 """
 
 from __future__ import annotations
@@ -32,16 +32,29 @@ _CGROUPS = Path("/sys/fs/cgroup")
 class OwnEngine:
     """One engine in any number of lives, on data of its own. ``flags`` are dockerd's."""
 
-    def __init__(self, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self, flags: Sequence[str] = (), *, networks: bool = False, programs: Path | None = None
+    ) -> None:
         self.name = f"isr-{secrets.token_hex(4)}"
         # Short: the path of a socket may not be long.
         self.directory = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir="/tmp"))
         self.host = f"unix://{self.directory}/engine.sock"
-        self._flags = list(flags)
+        self._flags = list(flags) if networks else ["--bridge=none", "--iptables=false", *flags]
+        # A directory of programs that it finds before all others.
+        self._programs = programs
         self._process: subprocess.Popen[bytes] | None = None
         self._containerd: subprocess.Popen[bytes] | None = None
         self._client: docker.DockerClient | None = None
         _run("ip", "netns", "add", self.name)
+        # Published ports listen there.
+        _run("ip", "-n", self.name, "link", "set", "lo", "up")
+
+    def inside(self, command: Sequence[str]) -> list[str]:
+        """The command, to be run on the engine's own network."""
+        # While it runs it holds its namespace, whoever tidies up the directory of names meanwhile.
+        pid = self._process.pid if self._process is not None and self.running else None
+        namespace = f"/proc/{pid}/ns/net" if pid else f"/var/run/netns/{self.name}"
+        return ["nsenter", f"--net={namespace}", *command]
 
     def start(self, seconds: float = 30.0) -> None:
         """Begin a life, and wait until it answers."""
@@ -51,12 +64,12 @@ class OwnEngine:
         # One that was killed leaves it, and its number may be anybody's by now.
         (self.directory / "pid").unlink(missing_ok=True)
         command = [
-            "nsenter", f"--net=/var/run/netns/{self.name}", "dockerd",
+            *self.inside(["dockerd"]),
             "--data-root", f"{self.directory}/data", "--exec-root", f"{self.directory}/exec",
             "--pidfile", f"{self.directory}/pid", "--host", self.host,
             "--containerd", f"{self.directory}/containerd.sock",
             "--containerd-namespace", self.name, "--containerd-plugins-namespace", f"{self.name}-p",
-            "--cgroup-parent", f"/{self.name}", "--bridge=none", "--iptables=false", *self._flags,
+            "--cgroup-parent", f"/{self.name}", *self._flags,
         ]  # fmt: skip
         self._process = self._spawn("dockerd", command)
         eventually(self._answers, seconds, "the engine answers", every=0.1)
@@ -91,9 +104,11 @@ class OwnEngine:
 
     def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.directory / f"{name}.log").open("ab") as log:
+            path = os.pathsep.join([*([str(self._programs)] if self._programs else []), os.environ["PATH"]])
             return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
-            )
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
+                env=os.environ | {"PATH": path},
+            )  # fmt: skip
 
     def _containerd_command(self) -> list[str]:
         configuration = self.directory / "containerd.toml"

@@ -24,7 +24,9 @@ MAX_INPUT_BYTES = 32 * 1024**2
 def stack_plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack's settings, secrets and images; its containers are pytest-docker's affair."""
     limits = {"MAX_INPUT_BYTES": str(MAX_INPUT_BYTES), "MAX_UPLOAD_BYTES": str(2 * MAX_INPUT_BYTES)}
-    plan = Stack(tmp_path_factory.mktemp("stack") / "state", slots=2, **limits)
+    # Workers outside are let in, as an operator must want it.
+    state = tmp_path_factory.mktemp("stack") / "state"
+    plan = Stack(state, slots=2, PUBLIC_API_WORKER_ROUTES="1", **limits)
     plan.prepare()
     yield plan
     # pytest-docker does not clean up after a start that failed half-way. Where it did, this finds nothing.

@@ -6,6 +6,7 @@ version 2, schema 2). The engine speaks plain HTTP to the loopback.
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -21,10 +22,16 @@ _LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 
 class StockedRegistry:
-    """Listens on a port of its own until it is closed; ``pulled`` counts pulls of manifests by path."""
+    """Listens on a port of its own until it is closed; ``pulled`` counts pulls of manifests by path.
 
-    def __init__(self) -> None:
+    With a ``login`` (``user:password``, which may change) it hands nothing out to anybody else; ``refused``
+    counts those.
+    """
+
+    def __init__(self, login: str | None = None) -> None:
         self.pulled: list[str] = []
+        self.login = login
+        self.refused = 0
         # By digest; tags are paths to manifests.
         self._blobs: dict[str, tuple[str, bytes]] = {}
         self._tags: dict[str, str] = {}
@@ -37,6 +44,13 @@ class StockedRegistry:
                 self.do_GET()
 
             def do_GET(self) -> None:
+                if not self._is_let_in():
+                    registry.refused += 1
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", 'Basic realm="stock"')
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 kind, body, digest = registry._find(self.path)
                 self.send_response(404 if body is None else 200)
                 self.send_header("Content-Type", kind)
@@ -48,6 +62,12 @@ class StockedRegistry:
                     if "/manifests/" in self.path:
                         registry.pulled.append(self.path)
                     self.wfile.write(body or b"")
+
+            def _is_let_in(self) -> bool:
+                if registry.login is None:
+                    return True
+                expected = base64.b64encode(registry.login.encode()).decode()
+                return bool(self.headers["Authorization"] == f"Basic {expected}")
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - The library's name.
                 """Say nothing."""

@@ -84,3 +84,9 @@ def test_no_build_wrote_a_secret_or_an_index_address_with_a_password(image: tupl
     assert not [
         pair for pair in environment if any(w in pair for w in ("PASSWORD", "SECRET", "TOKEN", "_KEY="))
     ]
+
+
+def test_the_consumers_image_takes_a_command_line_of_its_own(stack_plan: Stack) -> None:
+    tag = service_images.CONSUMER.tag(service_images.read_version(ROOT))
+    said = engine().containers.run(tag, ["join", "--help"], network_mode="none", read_only=True, remove=True)
+    assert b"python -m consumer join --url https://" in said

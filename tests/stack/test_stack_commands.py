@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -180,9 +181,27 @@ def test_a_backup_brings_an_old_result_into_an_empty_stack(operator: Operator, t
     assert somebody.run(model, {"b.txt": b"and on it goes"})["state"] == "succeeded"
 
 
+def test_the_broker_grows_to_three_nodes(operator: Operator) -> None:
+    # Given a stack with one
+    model = operator.admin.register("echo")
+    assert operator.admin.run(model, {"a.txt": b"one"})["state"] == "succeeded"
+    # When
+    operator.run("stack-up", BROKER_NODES="3")
+    # Then every queue has a copy on each node
+    broker = stack_watch.containers(engine(), operator.project, "rabbitmq")[0]
+    command = ["rabbitmqctl", "--quiet", "list_queues", "name", "online", "--formatter", "json"]
+    nodes = {queue["name"]: len(queue["online"]) for queue in json.loads(broker.exec_run(command).output)}
+    assert {nodes["tasks.cpu"], nodes["tasks.gpu"]} == {3}
+    assert operator.admin.run(model, {"a.txt": b"three"})["state"] == "succeeded"
+    assert "rabbitmq-3   healthy" in operator.run("stack-status")
+
+
 def test_new_passwords_reach_files_and_services(operator: Operator) -> None:
-    # Given
-    names = ("database-password", "s3-secret-key", "broker-server-password", "broker-worker-password")
+    # Given a stack whose broker has three nodes, if the test before has run: they change together
+    names = (
+        "database-password", "s3-secret-key", "broker-server-password", "broker-worker-password",
+        "broker-cookie",
+    )  # fmt: skip
     before = {name: (operator.state / "secrets" / name).read_text() for name in names}
     model = operator.admin.register("echo")
     # When
@@ -194,7 +213,8 @@ def test_new_passwords_reach_files_and_services(operator: Operator) -> None:
     # And every service works with them, after a start from nothing but files and volumes too
     assert operator.admin.run(model, {"a.txt": b"after"})["state"] == "succeeded"
     operator.run("stack-down")
-    operator.run("stack-up")
+    # With one node again, which knows nothing of the others
+    operator.run("stack-up", BROKER_NODES="1")
     assert operator.admin.run(model, {"a.txt": b"and again"})["state"] == "succeeded"
 
 

@@ -23,6 +23,7 @@ from inference_server_client.errors import (
 )
 from inference_server_client.following import Event, LogEnded, LogReceived, TaskChanged
 from inference_server_client.models import ModelSettings
+from inference_server_client.nodes import Node
 from inference_server_client.results import BlobFacts, Key, LogChunk, Model, Page, Progress, Task
 from inference_server_client.retries import RetryPolicy
 
@@ -43,6 +44,7 @@ __all__ = [
     "LogReceived",
     "Model",
     "ModelSettings",
+    "Node",
     "NotFoundError",
     "Page",
     "Progress",

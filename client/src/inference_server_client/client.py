@@ -20,6 +20,7 @@ from inference_server_client.dead_letters import DeadLetters
 from inference_server_client.following import Event, follow
 from inference_server_client.keys import Keys
 from inference_server_client.models import Models
+from inference_server_client.nodes import Nodes
 from inference_server_client.packing import plan_package, ready_zip, write_package
 from inference_server_client.results import Task
 from inference_server_client.retries import RetryPolicy
@@ -29,7 +30,7 @@ from inference_server_client.unpacking import unpack
 
 
 class Client:
-    """One server, as one key sees it: ``tasks``, ``models``, ``keys`` and ``dead_letters`` hold the calls."""
+    """One server, as one key sees it: ``tasks``, ``models``, ``keys``, ``nodes`` and ``dead_letters``."""
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Client:
         self.tasks = Tasks(transport)
         self.models = Models(transport)
         self.keys = Keys(transport)
+        self.nodes = Nodes(transport)
         self.dead_letters = DeadLetters(transport)
 
     def __enter__(self) -> Self:

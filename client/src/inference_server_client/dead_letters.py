@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from inference_server_client.errors import AnswerError
-from inference_server_client.results import moment_of
+from inference_server_client.reading import moment_of
 from inference_server_client.transport import Call, Transport
 
 

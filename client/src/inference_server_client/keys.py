@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from inference_server_client.results import Key, Page, read_page
 from inference_server_client.transport import Call, Transport, segment
@@ -14,11 +16,23 @@ class Keys:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def add(self, name: str, *, role: str = "user", expires_at: datetime | None = None) -> Key:
-        """Make a key (``role``: user, admin or worker); its ``secret`` is shown this once."""
-        fields = {"name": name, "role": role}
+    def add(
+        self,
+        name: str,
+        *,
+        role: str = "user",
+        expires_at: datetime | None = None,
+        models: Sequence[str] = (),
+    ) -> Key:
+        """Make a key (``role``: user, admin or worker); its ``secret`` is shown this once.
+
+        ``models`` binds a worker key: it may take the tasks of these models only.
+        """
+        fields: dict[str, Any] = {"name": name, "role": role}
         if expires_at is not None:
             fields["expires_at"] = expires_at.isoformat()
+        if models:
+            fields["models"] = list(models)
         return Key.from_json(
             self._transport.json(Call(method="POST", path="/v1/keys", json=fields, creates=True))
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict, Unpack
@@ -37,6 +38,9 @@ class ModelSettings(TypedDict, total=False):
     log_bytes: int
     shm_bytes: int
     tmp_bytes: int
+    # What it asks of a node beyond its limits; None asks nothing.
+    gpu_memory_bytes: int | None
+    node_labels: dict[str, str] | None
     # How long the data of ended tasks is kept: 0 for ever, None as the server has it.
     input_retention_seconds: float | None
     output_retention_seconds: float | None
@@ -61,7 +65,8 @@ class Models:
     ) -> Model:
         """Register ``image`` under ``model_id``; ``content``: a zip that the model finds in ``/model``.
 
-        ``classic_id`` allows spaces and colons in the id, as the 1.x interface did.
+        ``classic_id`` allows spaces and colons in the id, as the 1.x interface did. What keeps it from being
+        run as things are, the answer names as ``warnings``.
         """
         fields: dict[str, Any] = {"human_readable_id": model_id, "container_tag": image, **settings}
         if classic_id:
@@ -115,7 +120,7 @@ class Models:
         if None in fields.values():
             # A form can only leave a field out, which leaves it as it is.
             raise InputError(
-                "The server's own time cannot be set together with content; do one after the other."
+                "A setting cannot be taken back together with new content; do one after the other."
             )
         texts = {name: _form_text(value) for name, value in fields.items()}
         with _opened(content) as stream:
@@ -125,6 +130,8 @@ class Models:
 
 
 def _form_text(value: object) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 

@@ -10,14 +10,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from inference_server_client.errors import AnswerError
+from inference_server_client.reading import Json, moment_of, names, need, part, want
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 T = TypeVar("T")
-Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class BlobFacts:
     @classmethod
     def from_json(cls, document: Json) -> Self:
         """Read the object that stands for a stored zip."""
-        return cls(size_bytes=_need(document, "size_bytes", int), sha256=_need(document, "sha256", str))
+        return cls(size_bytes=need(document, "size_bytes", int), sha256=need(document, "sha256", str))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Progress:
         is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
         return cls(
             fraction=min(max(float(fraction), 0.0), 1.0) if is_number else None,  # type: ignore[arg-type]
-            message=_want(document, "message", str),
+            message=want(document, "message", str),
         )
 
 
@@ -85,31 +85,31 @@ class Task:
     @classmethod
     def from_json(cls, document: Json) -> Self:
         """Read the task as every route shows it."""
-        task_id = _need(document, "id", str)
+        task_id = need(document, "id", str)
         # Ids become parts of file names and of commands to copy; nothing but an id may pass for one.
         if not _TASK_ID.fullmatch(task_id):
             raise AnswerError("The server's answer holds a task id that is none; is this the right server?")
         return cls(
             id=task_id,
-            model=_need(document, "model", str),
-            model_version=_want(document, "model_version", int),
-            image_digest=_want(document, "image_digest", str),
-            state=_need(document, "state", str),
-            terminal=_need(document, "terminal", bool),
-            reason_code=_want(document, "reason_code", str),
-            reason=_want(document, "reason", str),
-            exit_code=_want(document, "exit_code", int),
-            attempt=_want(document, "attempt", int) or 0,
-            priority=_want(document, "priority", int) or 0,
-            queue_position=_want(document, "queue_position", int),
-            waiting_for=_want(document, "waiting_for", str),
+            model=need(document, "model", str),
+            model_version=want(document, "model_version", int),
+            image_digest=want(document, "image_digest", str),
+            state=need(document, "state", str),
+            terminal=need(document, "terminal", bool),
+            reason_code=want(document, "reason_code", str),
+            reason=want(document, "reason", str),
+            exit_code=want(document, "exit_code", int),
+            attempt=want(document, "attempt", int) or 0,
+            priority=want(document, "priority", int) or 0,
+            queue_position=want(document, "queue_position", int),
+            waiting_for=want(document, "waiting_for", str),
             created_at=moment_of(document, "created_at"),
             started_at=moment_of(document, "started_at"),
             finished_at=moment_of(document, "finished_at"),
             expires_at=moment_of(document, "expires_at"),
-            input=_part(document, "input", BlobFacts.from_json),
-            output=_part(document, "output", BlobFacts.from_json),
-            progress=_part(document, "progress", Progress.from_json),
+            input=part(document, "input", BlobFacts.from_json),
+            output=part(document, "output", BlobFacts.from_json),
+            progress=part(document, "progress", Progress.from_json),
             document=document,
         )
 
@@ -130,28 +130,36 @@ class Model:
     content: BlobFacts | None
     sandbox: Json
     limits: Json
+    # What it asks of a node beyond its limits.
+    gpu_memory_bytes: int | None
+    node_labels: Mapping[str, str]
     created_at: datetime | None
     updated_at: datetime | None
+    # Only in the answer to registering or changing it: what keeps it from being run as things are.
+    warnings: tuple[str, ...] = ()
     document: Json = field(repr=False, compare=False, default_factory=dict)
 
     @classmethod
     def from_json(cls, document: Json) -> Self:
         """Read a model; its ``human_readable_id`` is the ``id`` here, its ``container_tag`` the ``image``."""
         return cls(
-            id=_need(document, "human_readable_id", str),
-            description=_want(document, "description", str),
-            image=_need(document, "container_tag", str),
-            version=_want(document, "version", int),
-            enabled=_want(document, "enabled", bool) is not False,
-            use_gpu=_want(document, "use_gpu", bool) is True,
-            pull_policy=_want(document, "pull_policy", str),
-            image_id=_want(document, "image_id", str),
-            image_digest=_want(document, "image_digest", str),
-            content=_part(document, "content", BlobFacts.from_json),
-            sandbox=_part(document, "sandbox", dict) or {},
-            limits=_part(document, "limits", dict) or {},
+            id=need(document, "human_readable_id", str),
+            description=want(document, "description", str),
+            image=need(document, "container_tag", str),
+            version=want(document, "version", int),
+            enabled=want(document, "enabled", bool) is not False,
+            use_gpu=want(document, "use_gpu", bool) is True,
+            pull_policy=want(document, "pull_policy", str),
+            image_id=want(document, "image_id", str),
+            image_digest=want(document, "image_digest", str),
+            content=part(document, "content", BlobFacts.from_json),
+            sandbox=part(document, "sandbox", dict) or {},
+            limits=part(document, "limits", dict) or {},
+            gpu_memory_bytes=want(document, "gpu_memory_bytes", int),
+            node_labels=part(document, "node_labels", dict) or {},
             created_at=moment_of(document, "created_at"),
             updated_at=moment_of(document, "updated_at"),
+            warnings=names(document, "warnings") or (),
             document=document,
         )
 
@@ -167,6 +175,8 @@ class Key:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    # The only models whose tasks a worker key may take; None: those of all.
+    models: tuple[str, ...] | None = None
     secret: str | None = field(repr=False, default=None)
     document: Json = field(repr=False, compare=False, default_factory=dict)
 
@@ -175,14 +185,15 @@ class Key:
         """Read a key, new or listed."""
         number = document.get("id")
         return cls(
-            id=str(number) if isinstance(number, int) else _need(document, "id", str),
-            name=_need(document, "name", str),
-            role=_need(document, "role", str),
+            id=str(number) if isinstance(number, int) else need(document, "id", str),
+            name=need(document, "name", str),
+            role=need(document, "role", str),
             created_at=moment_of(document, "created_at"),
             expires_at=moment_of(document, "expires_at"),
             revoked_at=moment_of(document, "revoked_at"),
             last_used_at=moment_of(document, "last_used_at"),
-            secret=_want(document, "key", str),
+            models=names(document, "models"),
+            secret=want(document, "key", str),
             document=document,
         )
 
@@ -206,38 +217,7 @@ class LogChunk:
 
 def read_page(document: Json, read: Callable[[Json], T]) -> Page[T]:
     """Read ``{"items": […], "next_cursor": …}``."""
-    items = _need(document, "items", list)
+    items = need(document, "items", list)
     if not all(isinstance(item, Mapping) for item in items):
         raise AnswerError("The server's list holds something that is not an object.")
-    return Page(items=tuple(read(item) for item in items), next_cursor=_want(document, "next_cursor", str))
-
-
-def _need(document: Json, name: str, kind: type[T]) -> T:
-    value = _want(document, name, kind)
-    if value is None:
-        raise AnswerError(
-            f"The server's answer lacks {name!r}, or it has a wrong type; is this the right server?"
-        )
-    return value
-
-
-def _want(document: Json, name: str, kind: type[T]) -> T | None:
-    value = document.get(name)
-    # In Python a bool is an int; in JSON it is none.
-    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return value
-    return None
-
-
-def _part(document: Json, name: str, read: Callable[[Json], T]) -> T | None:
-    value = document.get(name)
-    return read(value) if isinstance(value, Mapping) else None
-
-
-def moment_of(document: Json, name: str) -> datetime | None:
-    """The time that ``document`` states under ``name``, None where it states none that can be read."""
-    text = document.get(name)
-    try:
-        return datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
+    return Page(items=tuple(read(item) for item in items), next_cursor=want(document, "next_cursor", str))

@@ -29,6 +29,7 @@ class NativeApiStub:
         self.models: dict[str, dict[str, Any]] = {}
         self.keys: list[dict[str, Any]] = []
         self.dead_letters: list[dict[str, Any]] = []
+        self.nodes: dict[str, dict[str, Any]] = {}
         self.replies: dict[str, tuple[int, dict[str, Any]]] = {}
         self.on_submit: Callable[[StubTask], None] = lambda task: self.succeed(task, {"out.txt": b"done\n"})
         self.on_cancel: Callable[[StubTask], None] = lambda task: self.update(task, state="canceled")
@@ -352,6 +353,22 @@ class _Handler(BaseHTTPRequestHandler):
             return self._list(self.stub.keys, request)
         self.stub.keys = [key for key in self.stub.keys if str(key["id"]) != segments[0]]
         return self._send(204, b"", {})
+
+    def _nodes(self, request: Request, segments: list[str]) -> None:
+        if not segments:
+            return self._list(list(self.stub.nodes.values()), request)
+        node = self.stub.nodes.get(segments[0])
+        if node is None:
+            return self._problem(404, "node_not_found")
+        if request.method == "DELETE":
+            if node["state"] in {"ready", "draining"}:
+                return self._problem(409, "node_in_use")
+            del self.stub.nodes[segments[0]]
+            return self._send(204, b"", {})
+        if segments[1:]:
+            node["draining"] = segments[1] == "drain"
+            node["state"] = "draining" if node["draining"] else "ready"
+        return self._json(200, node)
 
     def _dead_letters(self, request: Request, _segments: list[str]) -> None:
         letters = self.stub.dead_letters

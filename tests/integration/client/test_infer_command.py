@@ -267,6 +267,21 @@ def test_a_new_key_is_printed_once_or_kept_in_a_file(
     assert len(stub.keys) == 1
 
 
+def test_a_workers_key_may_be_bound_to_models(infer: Infer, stub: NativeApiStub, capsys):
+    assert infer("keys", "add", "home", "--role", "worker", "--model", "lung", "--model", "liver") == 0
+    assert stub.keys[0]["models"] == ["lung", "liver"]
+    assert infer("keys", "add", "all", "--role", "worker") == 0
+    assert "models" not in stub.keys[1]
+    capsys.readouterr()
+    assert infer("keys", "list") == 0
+    listed = capsys.readouterr().out
+    assert "lung, liver" in listed
+    assert "all" in listed
+    assert infer("keys", "add", "anna", "--model", "lung") == 2
+    assert "--role worker" in capsys.readouterr().err
+    assert len(stub.keys) == 2
+
+
 def test_every_command_has_help_with_an_example(infer: Infer, capsys):
     commands = ["run", "submit", "status", "logs", "output", "cancel", "retry", "list", "delete"]
     commands += ["models", "keys", "admin", "admin dead-letters", "login", "logout", "whoami"]

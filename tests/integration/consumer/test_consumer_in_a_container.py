@@ -143,6 +143,32 @@ def test_a_new_container_adopts_what_the_old_one_ran(
     assert consumer.stop() == 0
 
 
+def test_docker_stop_lets_a_task_end_that_ends_in_time(
+    server: Server, user: Api, consumer: ConsumerContainer
+) -> None:
+    # Given a node with time enough, and a model that will soon be done
+    consumer.environment["DRAIN_SECONDS"] = "20"
+    consumer.start()
+    task = user.running(user.submit(register(server, "slow-echo"), {"steps.txt": b"10"}))
+    # When its consumer is replaced by another, as a rolling update does
+    assert consumer.stop() == 0
+    # Then the task has ended there, once and well
+    ended = user.task(task["id"])
+    assert (ended["state"], ended["attempt"]) == ("succeeded", 1), ended
+
+
+def test_an_engine_without_gpus_is_a_node_without_gpus(server: Server, consumer: ConsumerContainer) -> None:
+    # Given a consumer that is to find the GPUs itself, in a sibling of its own image
+    consumer.environment["GPUS"] = "auto"
+    consumer.start()
+    # Then it begins without, and says so in one line
+    eventually(lambda: '"slots": ["cpu-0"]' in consumer.logs(), 30, "it begins")
+    about_gpus = [line for line in consumer.logs().splitlines() if "GPU" in line]
+    assert len(about_gpus) == 1, about_gpus
+    assert '"no_gpus"' in about_gpus[0]
+    assert remains.containers(server.installation, role="probe") == []
+
+
 def test_docker_stop_hands_the_task_back(server: Server, user: Api, consumer: ConsumerContainer) -> None:
     # Given a model that would never end
     consumer.start()

@@ -171,6 +171,47 @@ def test_the_engine_tells_where_it_lives(subject: Subject) -> None:
     host = subject.engine.host()
     assert host.name
     assert host.data_root == "" or host.data_root.startswith("/")
+    assert host.cpus >= 1
+    assert host.memory_bytes > 0
+    assert host.architecture
+    assert host.engine_version
+
+
+def test_the_engines_clock_is_that_of_its_containers(engine: DockerEngine, images: Images) -> None:
+    container = engine.create_container(
+        {"Image": images.script("true"), "HostConfig": {"NetworkMode": "none"}}
+    )
+    try:
+        before = engine.host().now
+        engine.start_container(container)
+        found, after = engine.find_container(container), engine.host().now
+        assert before is not None
+        assert found is not None
+        assert found.started_at is not None
+        assert after is not None
+        assert before <= found.started_at <= after
+    finally:
+        engine.remove_container(container)
+
+
+def test_the_names_of_all_images_are_told(subject: Subject) -> None:
+    assert subject.image in subject.engine.image_names()
+
+
+def test_an_image_tells_which_variables_it_brings_and_a_container_its_image(
+    engine: DockerEngine, images: Images
+) -> None:
+    tag = images.script("true", "ENV NVIDIA_VISIBLE_DEVICES=all")
+    image = engine.find_image(tag)
+    assert image is not None
+    assert "NVIDIA_VISIBLE_DEVICES" in image.variables
+    container = engine.create_container({"Image": tag, "HostConfig": {"NetworkMode": "none"}})
+    try:
+        found = engine.find_container(container)
+        assert found is not None
+        assert found.image_id == image.image_id
+    finally:
+        engine.remove_container(container)
 
 
 def test_what_was_written_to_the_layer_is_counted(engine: DockerEngine, images: Images) -> None:

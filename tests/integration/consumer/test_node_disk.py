@@ -204,7 +204,7 @@ def test_what_a_killed_process_left_half_done_goes(
 @pytest.fixture
 def looks(station: Station, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """What a slot in a hurry saw each time that it looked whether there is room."""
-    monkeypatch.setattr("consumer.slot.worker.delays", lambda: itertools.repeat(0.05))
+    monkeypatch.setattr("consumer.slot.worker.delays", lambda *_: itertools.repeat(0.05))
     seen: list[bool] = []
     suffices = station.room.suffices
 

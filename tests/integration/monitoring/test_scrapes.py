@@ -120,7 +120,7 @@ def test_work_is_counted_once_whichever_process_did_it(worked: Worked) -> None:
         assert private.sum("inferenceserver_database_up") == 1
         assert private.sum("inferenceserver_broker_up") == 1
         # And what each has for itself is added up.
-        assert private.sum("inferenceserver_http_threads") == 2 * 384
+        assert private.sum("inferenceserver_http_threads") == 2 * 1344
         assert public.sum("inferenceserver_places", kind="control") == 2 * 64
         assert public.sum("inferenceserver_places_in_use") == 0
 

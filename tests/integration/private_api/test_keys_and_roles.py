@@ -108,7 +108,8 @@ ADMIN_ROUTES = [
     ("POST", "/v1/models"), ("PATCH", "/v1/models/echo"), ("DELETE", "/v1/models/echo"),
 ]  # fmt: skip
 WORKER_ROUTES = [
-    ("POST", "/v1/leases"), ("POST", "/v1/leases/x/heartbeat"), ("POST", "/v1/leases/x/logs"),
+    ("POST", "/v1/leases"), ("POST", "/v1/leases/withdraw"),
+    ("POST", "/v1/leases/x/heartbeat"), ("POST", "/v1/leases/x/logs"),
     ("GET", "/v1/leases/x/input"), ("GET", "/v1/leases/x/content"), ("PUT", "/v1/leases/x/output"),
     ("POST", "/v1/leases/x/complete"), ("POST", "/v1/leases/x/fail"),
 ]  # fmt: skip

@@ -65,7 +65,7 @@ def test_fifty_workers_racing_for_a_thousand_tasks_get_each_of_them_once(api):
     claimed = []
 
     def race(number):
-        wanted = {"node": "n", "slot": f"cpu-{number}", "kinds": ["cpu"], "wait_seconds": 0}
+        wanted = {"node": f"n-{number}", "slot": "cpu-0", "kinds": ["cpu"], "wait_seconds": 0}
         while (answer := api.call("POST", "/v1/leases", key=api.worker, json=wanted)).status_code != 204:
             # On a machine that is busy enough, one of so many may wait too long and is told to come again.
             assert answer.status_code in {200, 503}, answer.text
@@ -399,7 +399,7 @@ def test_the_sweeper_takes_what_nothing_needs_and_nothing_else(api, monkeypatch)
 
 
 def test_too_many_waiting_workers_are_asked_to_come_back(api):
-    permits = [api.services.claim_permits.acquire(blocking=False) for _ in range(64)]
+    permits = [api.services.claim_permits.acquire(blocking=False) for _ in range(1024)]
     assert all(permits)
     wanted = {"node": "n", "slot": "s", "kinds": ["cpu"], "wait_seconds": 0}
     answer = api.call("POST", "/v1/leases", key=api.worker, json=wanted)

@@ -58,6 +58,8 @@ class FakeEngine:
         self.networks: dict[str, str] = {}
         # Where this engine would keep its images; empty: nowhere to be seen.
         self.data_root = ""
+        # Its clock.
+        self.now: float | None = None
         self.away = False
         self.oom_killed = False
         self.refuse_start: str | None = None
@@ -69,7 +71,10 @@ class FakeEngine:
 
     def host(self) -> EngineHost:
         self._answer()
-        return EngineHost(name="fake", data_root=self.data_root)
+        return EngineHost(
+            name="fake", data_root=self.data_root, cpus=4, memory_bytes=8 * 1024**3, architecture="x86_64",
+            engine_version="fake", now=self.now,
+        )  # fmt: skip
 
     def find_image(self, reference: str) -> LocalImage | None:
         self._answer()
@@ -79,6 +84,10 @@ class FakeEngine:
     def image_ids(self) -> set[str]:
         self._answer()
         return {image.image_id for image in self.images.values()}
+
+    def image_names(self) -> set[str]:
+        self._answer()
+        return set(self.images)
 
     def remove_image(self, reference: str) -> None:
         self._answer()
@@ -110,7 +119,7 @@ class FakeEngine:
         mounts = body.get("HostConfig", {}).get("Mounts") or ()
         facts = ContainerFacts(
             container_id=container_id, state="created", exit_code=0, oom_killed=False, started_at=None,
-            labels=body.get("Labels") or {},
+            labels=body.get("Labels") or {}, image_id=body["Image"],
             mounts=tuple(Mount(kind=m["Type"], source=m["Source"], destination=m["Target"]) for m in mounts),
         )  # fmt: skip
         devices = {volume: device for volume, (device, _) in self.volumes.items()}

@@ -17,6 +17,7 @@ from contracts.messages import (
     Heartbeat,
     HeartbeatAnswer,
     Lease,
+    Withdrawal,
 )
 from contracts.states import Phase
 
@@ -48,16 +49,27 @@ class FakeServer:
         self.cancel_requested = False
         self.stale = False
         self.away = False
+        self.claim_refusal: Exception | None = None
         self.damaged_puts = 0
         self.puts = 0
+        self.withdrawals: list[Withdrawal] = []
         # Raised one after the other instead of taking a completion.
         self.refusals: list[Exception] = []
 
     def claim(self, request: ClaimRequest) -> Lease | None:
         self._answer()
+        if self.claim_refusal is not None:
+            raise self.claim_refusal
         with self.changed:
-            self.changed.wait_for(lambda: self.leases, request.wait_seconds)
+            self.changed.wait_for(lambda: self.leases or self.withdrawals, request.wait_seconds)
             return self.leases.pop() if self.leases else None
+
+    def withdraw(self, withdrawal: Withdrawal) -> bool:
+        self._answer()
+        with self.changed:
+            self.withdrawals.append(withdrawal)
+            self.changed.notify_all()
+        return True
 
     def heartbeat(self, lease: Lease, beat: Heartbeat) -> HeartbeatAnswer:
         self._answer(lease)

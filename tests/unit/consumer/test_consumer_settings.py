@@ -39,6 +39,11 @@ def test_installations_in_different_directories_differ() -> None:
         ("DISK_LOW_PERCENT", "86"),
         ("CONTENT_UNUSED_SECONDS", "-1"),
         ("START_PATIENCE_SECONDS", "for ever"),
+        ("NODE_LABELS", "site"),
+        ("NODE_LABELS", "site=north,=x"),
+        ("NODE_LABELS", "site=the north"),
+        ("NODE_LABELS", "site=north,site=south"),
+        ("NODE_LABELS", f"site={'n' * 64}"),
     ],
 )
 def test_a_wrong_setting_is_named(variable: str, value: str) -> None:
@@ -49,6 +54,11 @@ def test_a_wrong_setting_is_named(variable: str, value: str) -> None:
 def test_gpus_are_none_or_listed() -> None:
     assert Settings.from_environment({"GPUS": "none"}).gpus == ()
     assert Settings.from_environment({"GPUS": "GPU-1234, MIG-5678"}).gpus == ("GPU-1234", "MIG-5678")
+
+
+def test_labels_are_names_and_values() -> None:
+    labels = Settings.from_environment({"NODE_LABELS": " site=north, disk = ssd,empty=,"}).node_labels
+    assert labels == (("site", "north"), ("disk", "ssd"), ("empty", ""))
 
 
 def test_the_low_watermark_follows_the_high_one() -> None:

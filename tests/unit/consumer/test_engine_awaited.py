@@ -21,7 +21,7 @@ def test_it_says_for_what_it_waits_and_gives_up_after_a_time(
     # Given an operator who allows little time
     monkeypatch.setattr(bootstrap, "_LOOK_SECONDS", 0.01)
 
-    def away(_host: str) -> None:
+    def away(_host: str, _credentials: object) -> None:
         raise EngineAwayError("nobody answers")
 
     monkeypatch.setattr(bootstrap, "DockerEngine", away)
@@ -38,7 +38,7 @@ def test_an_engine_that_comes_later_is_found(monkeypatch: pytest.MonkeyPatch) ->
     answers = iter([EngineAwayError("away"), EngineAwayError("away"), None])
     found = object()
 
-    def engine(_host: str) -> object:
+    def engine(_host: str, _credentials: object) -> object:
         error = next(answers)
         if error is not None:
             raise error

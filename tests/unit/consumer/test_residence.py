@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from consumer.node.residence import HostPaths, find_on_host, ids_of_kernel, place_on_host
+from consumer.node.residence import HostPaths, find_on_host, ids_of_kernel, own_image, place_on_host
 from consumer.outside.engine import LocalImage, Mount
 from consumer.outside.errors import SettingsError
 from tests.unit.consumer.fake_engine import FakeEngine
@@ -98,6 +98,13 @@ def test_a_container_that_shows_our_file_is_ours(tmp_path: Path, process: Path) 
     engine = Contained((mount,), shown=tmp_path)
     assert find_on_host(engine, tmp_path, process) == PurePosixPath(mount.source)
     assert list(tmp_path.iterdir()) == [process]
+
+
+def test_a_container_knows_of_which_image_it_is(tmp_path: Path, process: Path) -> None:
+    engine = Contained((), shown=tmp_path)
+    assert own_image(engine, tmp_path, process) == "x"
+    # And a process of no container of this engine is of none
+    assert own_image(FakeEngine(), tmp_path, process) is None
 
 
 def test_a_container_without_a_mount_is_told_what_to_mount(tmp_path: Path, process: Path) -> None:

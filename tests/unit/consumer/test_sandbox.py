@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,29 @@ def test_a_consumer_that_is_not_root_runs_models_as_itself_in_both_profiles() ->
 
 def test_a_cpu_model_gets_no_gpu_even_on_a_gpu_slot() -> None:
     assert "DeviceRequests" not in container_body(lease(), IMAGE, replace(PLACE, gpu=GPU))["HostConfig"]
+
+
+def variables(body: dict[str, Any]) -> dict[str, str]:
+    return dict(variable.split("=", 1) for variable in body["Env"])
+
+
+# Of an image that asks NVIDIA's runtime for all devices, in every way that it may listen to.
+GREEDY = LocalImage(
+    image_id="sha256:1",
+    variables=("PATH", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "DOCKER_RESOURCE_GPU"),
+)
+
+
+def test_no_image_gets_a_gpu_by_its_own_environment() -> None:
+    given = variables(container_body(lease(), GREEDY, replace(PLACE, gpu=GPU)))
+    assert given["NVIDIA_VISIBLE_DEVICES"] == given["DOCKER_RESOURCE_GPU"] == "void"
+    assert "PATH" not in given
+
+
+def test_no_image_gets_more_than_its_slots_gpu_by_its_own_environment() -> None:
+    given = variables(container_body(lease(use_gpu=True), GREEDY, replace(PLACE, gpu=GPU)))
+    assert given["NVIDIA_VISIBLE_DEVICES"] == given["DOCKER_RESOURCE_GPU"] == GPU
+    assert given["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
 
 
 def test_a_runtime_is_passed_on() -> None:

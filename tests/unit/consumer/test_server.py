@@ -9,14 +9,24 @@ from collections.abc import Iterator
 
 import pytest
 
-from consumer.outside.errors import CallRefusedError, ServerAwayError, StaleLeaseError
+from consumer.outside.errors import CallRefusedError, KeyRefusedError, ServerAwayError, StaleLeaseError
 from consumer.outside.server import Server
 from contracts.messages import ClaimRequest, Heartbeat, SlotKind
+from contracts.nodes import DiskFacts, MachineFacts, NodeOrders, NodeReport
 from contracts.states import Phase
 from tests.unit.consumer.consumer_leases import lease
 
 CLAIM = ClaimRequest(node="n", slot="s", kinds=[SlotKind.CPU], wait_seconds=0)
 BEAT = Heartbeat(phase=Phase.RUNNING, wait_seconds=0)
+REPORT = NodeReport(
+    instance="i",
+    machine=MachineFacts(cpus=1.0, memory_bytes=1, architecture="x86_64", engine_version="1"),
+    disk=DiskFacts(total_bytes=2, free_bytes=1, has_room=True),
+    slots=[],
+    gpus=[],
+    labels={},
+    images=[],
+)
 
 
 class Canned:
@@ -68,7 +78,8 @@ def answer(status: int, body: object) -> bytes:
         (answer(500, "no problem document"), ServerAwayError),
         (answer(429, {"code": "rate_limited", "retryable": True}), ServerAwayError),
         (answer(422, {"code": "checksum_mismatch", "retryable": True}), CallRefusedError),
-        (answer(401, {"code": "unauthenticated", "detail": "key"}), CallRefusedError),
+        (answer(401, {"code": "unauthenticated", "detail": "key"}), KeyRefusedError),
+        (answer(401, "a proxy's"), CallRefusedError),
         (answer(404, "html"), CallRefusedError),
         (answer(200, {"cancel_requested": "maybe"}), ServerAwayError),
         (b"HTTP/1.1 200 X\r\nContent-Length: 100\r\n\r\n{", ServerAwayError),
@@ -80,6 +91,29 @@ def test_every_answer_becomes_a_typed_error(canned: Canned, raw: bytes, error: t
     canned.answer = raw
     with pytest.raises(error):
         Server(canned.url, "key").heartbeat(lease(), BEAT)
+
+
+def test_a_report_goes_to_the_nodes_own_address_and_brings_orders(canned: Canned) -> None:
+    canned.answer = answer(
+        200, {"report_seconds": 10.0, "draining": True, "wanted": [], "of a later release": 1}
+    )
+    orders = Server(canned.url, "key").report("node-1", REPORT)
+    assert orders == NodeOrders(report_seconds=10.0, draining=True)
+    assert canned.requests[0].startswith(b"POST /v1/nodes/node-1/report ")
+
+
+def test_a_report_under_anothers_name_is_refused_for_good(canned: Canned) -> None:
+    canned.answer = answer(409, {"code": "node_name_taken", "detail": "another"})
+    with pytest.raises(CallRefusedError) as caught:
+        Server(canned.url, "key").report("node-1", REPORT)
+    assert caught.value.code == "node_name_taken"
+
+
+def test_a_nodes_content_comes_in_pieces(canned: Canned) -> None:
+    canned.answer = answer(200, "zip")
+    pieces = Server(canned.url, "key").open_node_content("node-1", "0" * 64)
+    assert b"".join(pieces) == b'"zip"'
+    assert canned.requests[0].startswith(b"GET /v1/nodes/node-1/content/" + b"0" * 64)
 
 
 def test_a_server_that_is_not_there_is_away() -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from consumer.node.intake import Closed
 from consumer.outside.engine import ContainerFacts
-from consumer.outside.errors import EngineAwayError, RefusedError
+from consumer.outside.errors import CallRefusedError, EngineAwayError, RefusedError
+from consumer.slot import worker as worker_room
 from consumer.slot.cleaning import Cleaner, make_way
 from consumer.slot.worker import SlotWorker
 from contracts.reasons import ReasonCode
@@ -303,3 +305,55 @@ def test_what_could_not_be_removed_goes_soon_after_the_engine_is_back(
     # Then nobody waits for the next minute's sweep
     wait_until(lambda: spaces(bench) == [])
     bench.cleaner.finish(10)
+
+
+def echo_after(gate: threading.Event) -> Any:
+    def program(container: FakeContainer) -> int:
+        # The holder is a container too.
+        if "Mounts" not in container.body["HostConfig"]:
+            return until_killed(container)
+        gate.wait(20)
+        return echo(container)
+
+    return program
+
+
+def test_a_slot_of_a_closed_node_takes_nothing_more_and_lets_what_runs_end(tmp_path: Path) -> None:
+    # Given a model at work
+    gate = threading.Event()
+    bench = Bench(tmp_path, echo_after(gate))
+    with at_work(bench):
+        hand_out(bench)
+        wait_until(lambda: model_runs(bench))
+        # When the node is drained
+        bench.station.intake.close(Closed.DRAINING)
+        gate.set()
+        # Then it goes on to its end
+        wait_until(lambda: bench.server.completion is not None)
+        # And the next task is left to others
+        bench.server.completion = None
+        hand_out(bench)
+        time.sleep(3 * worker_room._CLOSED_SECONDS)
+        assert bench.server.leases == [bench.lease]
+        # Until the node is open again
+        bench.station.intake.open()
+        wait_until(lambda: bench.server.completion is not None)
+
+
+def test_a_claim_that_is_refused_for_draining_is_no_trouble(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given a server that knows of the draining before the node does
+    caplog.set_level("INFO")
+    gate = threading.Event()
+    gate.set()
+    bench = Bench(tmp_path, echo_after(gate))
+    bench.server.claim_refusal = CallRefusedError(409, "node_draining", "drained")
+    with at_work(bench):
+        wait_until(lambda: "being drained" in caplog.text)
+        # When it is resumed
+        bench.server.claim_refusal = None
+        hand_out(bench)
+        # Then the slot is back within moments
+        wait_until(lambda: bench.server.completion is not None)
+    assert "not ready" not in caplog.text

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.node.slots import parse_listing, plan_slots
+from consumer.node.slots import plan_slots
 from contracts.messages import SlotKind
 
 A = "GPU-aaaaaaaa-1111-2222-3333-444444444444"
 B = "GPU-bbbbbbbb-1111-2222-3333-444444444444"
-LISTING = f"""GPU 0: NVIDIA H100 80GB HBM3 (UUID: {A})
-GPU 1: NVIDIA H100 80GB HBM3 (UUID: {B})
-  MIG 1g.10gb     Device  0: (UUID: MIG-cccccccc-1111-2222-3333-444444444444)
-  MIG 1g.10gb     Device  1: (UUID: MIG-dddddddd-1111-2222-3333-444444444444)
-"""
 
 
 @pytest.mark.parametrize(
@@ -41,12 +36,3 @@ def test_a_gpu_slot_claims_gpu_tasks_only() -> None:
 def test_names_stay_apart_when_uuids_begin_alike() -> None:
     twins = ("GPU-aaaaaaaa-1", "GPU-aaaaaaaa-2")
     assert len({slot.name for slot in plan_slots(0, twins, 1)}) == 2
-
-
-def test_a_gpu_cut_into_mig_devices_counts_as_those() -> None:
-    kinds = [uuid[:12] for uuid in parse_listing(LISTING)]
-    assert kinds == ["GPU-aaaaaaaa", "MIG-cccccccc", "MIG-dddddddd"]
-
-
-def test_a_listing_of_nothing_is_no_gpu() -> None:
-    assert parse_listing("No devices found.\n") == ()

@@ -79,3 +79,37 @@ def test_what_waits_is_counted_by_kind():
         backlog.put(item)
     assert backlog.waiting() == {SlotKind.CPU: 2, SlotKind.GPU: 1}
     assert backlog.seconds_until_due() == 0.0
+
+
+def test_what_is_put_apart_comes_one_in_each_gap_and_never_twice():
+    # Given three tasks that the slot which heard of them may not run
+    clock = Clock()
+    backlog = Backlog(clock=clock)
+    for item in (A, B, GPU):
+        assert backlog.put_apart(item, 0.5)
+    # Then one that is there already is not put in again, and all count: their tasks could be claimed now
+    assert not backlog.put_apart(A, 0.5)
+    assert backlog.waiting() == {SlotKind.CPU: 2, SlotKind.GPU: 1}
+    assert backlog.take() is None
+    # When gaps pass: one of each kind for each of them
+    clock.now += 0.5
+    assert drained(backlog) == [A, GPU]
+    clock.now += 0.5
+    assert drained(backlog) == [B]
+    # And what has gone out may come back
+    assert backlog.put_apart(A, 0.5)
+    assert backlog.seconds_until_due() == 0.5
+
+
+def test_what_is_put_apart_waits_behind_nothing_else():
+    clock = Clock()
+    backlog = Backlog(clock=clock)
+    backlog.put_apart(A, 0.5)
+    backlog.put(B)
+    assert drained(backlog) == [B]
+
+
+def test_what_is_put_apart_finds_no_room_in_a_full_backlog():
+    backlog = Backlog(most=1)
+    backlog.put(A)
+    assert not backlog.put_apart(B, 0.5)

@@ -41,15 +41,6 @@ def test_everybody_hears_a_ring():
     assert len(heard) == 3
 
 
-def test_ringing_one_wakes_a_different_listener_each_time():
-    bell = Bell()
-    with bell.listening("a") as first, bell.listening("a") as second:
-        bell.ring_one("a")
-        assert (first._rung.is_set(), second._rung.is_set()) == (True, False)
-        bell.ring_one("a")
-        assert second._rung.is_set()
-
-
 def test_nothing_is_kept_of_those_who_left():
     bell = Bell()
     with bell.listening("a", "b"):

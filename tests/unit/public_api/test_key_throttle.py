@@ -92,3 +92,17 @@ def test_addresses_whose_minute_is_over_take_up_no_memory(monkeypatch: pytest.Mo
         10,
         "they are forgotten",
     )
+
+
+def test_the_same_wrong_key_again_shuts_out_nobody_else_at_its_address():
+    # Given a worker whose key was revoked, and which goes on asking
+    throttle = FailedKeyThrottle(3)
+    for _ in range(3):
+        throttle.check("10.0.0.1", "revoked")
+        throttle.failed("10.0.0.1", "revoked")
+    # Then it has to pause
+    with pytest.raises(ProblemError):
+        throttle.check("10.0.0.1", "revoked")
+    # And its neighbours, and its own renewed key, do not
+    throttle.check("10.0.0.1", "renewed")
+    throttle.check("10.0.0.2", "revoked")

@@ -21,16 +21,26 @@ TASK = "/v1/tasks/" + "0" * 32
         ("PUT", "/v1/tasks", Kind.BULK), ("GET", f"{TASK}/output", Kind.BULK),
         ("POST", f"{TASK}/retry", Kind.CONTROL), ("DELETE", "/v1/keys/7", Kind.CONTROL),
         ("GET", "/v1/dead-letters", Kind.CONTROL), ("DELETE", "/v1/dead-letters", Kind.CONTROL),
+        ("GET", "/v1/nodes", Kind.CONTROL), ("DELETE", "/v1/nodes/gpu1", Kind.CONTROL),
+        ("POST", "/v1/nodes/gpu1/drain", Kind.CONTROL), ("POST", "/v1/nodes/gpu1/resume", Kind.CONTROL),
     ],
 )  # fmt: skip
 def test_a_listed_request_has_a_kind(method: str, path: str, kind: Kind) -> None:
     assert find_kind(method, path, worker_routes=False) is kind
 
 
-def test_worker_routes_exist_only_where_they_are_turned_on() -> None:
-    assert find_kind("POST", "/v1/leases", worker_routes=True) is Kind.WAIT
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("POST", "/v1/leases", Kind.WAIT),
+        ("POST", "/v1/nodes/gpu1/report", Kind.CONTROL),
+        ("GET", f"/v1/nodes/gpu1/content/{'0' * 64}", Kind.BULK),
+    ],
+)
+def test_worker_routes_exist_only_where_they_are_turned_on(method: str, path: str, kind: Kind) -> None:
+    assert find_kind(method, path, worker_routes=True) is kind
     with pytest.raises(ProblemError) as caught:
-        find_kind("POST", "/v1/leases", worker_routes=False)
+        find_kind(method, path, worker_routes=False)
     assert caught.value.code is ProblemCode.NOT_FOUND
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from docker.errors import DockerException
 
-from setup import engine, server
+from setup import engine, leftovers, server
 from setup.console import SetupError
 from setup.places import Places
 
@@ -55,5 +55,5 @@ def test_leftovers_are_removed_over_a_connection_like_any_other(monkeypatch: pyt
     monkeypatch.setattr(engine, "connect", connect)
     # When leftovers are to be removed, then that door is taken, and the failure is one sentence.
     with pytest.raises(SetupError, match="could not be removed"):
-        server.remove_leftovers("tcp://h:2376", "ab12")
+        leftovers.remove("tcp://h:2376", "ab12")
     assert asked == ["tcp://h:2376"]

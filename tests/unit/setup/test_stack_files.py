@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from contracts.announcements import BrokerNode, broker_address
 from setup import service_images, stack_settings, stack_watch
 from setup.service_images import ServiceImage
 
@@ -19,6 +20,7 @@ ROOMS = {"contracts", "archives", "serving", "private_api", "public_api", "consu
 TEXT = (ROOT / "compose.yaml").read_text()
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
+CLUSTER = (ROOT / "stack/brokers/cluster.conf").read_text()
 # Services of the stack itself; those of a profile are extras.
 OWN = {name: service for name, service in SERVICES.items() if not service.get("profiles")}
 
@@ -89,8 +91,8 @@ def test_every_variable_that_compose_reads_is_one_that_setup_knows() -> None:
         "PROXY_CONFIGURATION", "RABBITMQ_CONFIGURATION",
     }  # fmt: skip
     read = set(re.findall(r"\$\{([A-Z0-9_]+)", TEXT))
-    # The one that compose itself reads.
-    assert read == known - {"COMPOSE_PROFILES"}
+    # The ones that compose itself reads, and that says which files it is given.
+    assert read == known - {"COMPOSE_PROFILES", "BROKER_NODES"}
 
 
 @pytest.mark.parametrize("name", stack_settings.OF_SERVICES)
@@ -154,3 +156,69 @@ def _imports_of(folder: Path) -> Iterator[str]:
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names = [node.module]
             yield from (room for name in names if (room := name.split(".")[0]) in ROOMS)
+
+
+BROKERS: dict[str, Any] = yaml.safe_load((ROOT / "compose.brokers.yaml").read_text())
+
+
+def test_setup_waits_for_every_node_of_the_broker() -> None:
+    added = set(BROKERS["services"]) - set(SERVICES)
+    assert added == set(stack_watch.MORE_BROKERS)
+    three = stack_settings.Chosen({"BROKER_NODES": "3"})
+    assert set(stack_watch.services(three)) == {*stack_watch.SERVICES, *added}
+    assert stack_watch.services(stack_settings.Chosen({})) == stack_watch.SERVICES
+
+
+def test_the_nodes_of_the_broker_are_confined_like_the_single_one() -> None:
+    single = SERVICES["rabbitmq"]
+    same = (
+        "image", "user", "restart", "init", "read_only", "cap_drop", "security_opt", "logging", "tmpfs",
+        "healthcheck", "ulimits", "stop_grace_period", "mem_limit", "pids_limit",
+    )  # fmt: skip
+    for name in stack_watch.MORE_BROKERS:
+        node = BROKERS["services"][name]
+        assert {key: node[key] for key in same} == {key: single[key] for key in same}
+        assert set(node["networks"]) == {*single["networks"], "brokers"}
+        assert "ports" not in node
+    assert BROKERS["networks"]["brokers"] == {"internal": True}
+
+
+def test_services_know_every_node_of_the_broker_and_the_nodes_each_other() -> None:
+    nodes = ["rabbitmq", *stack_watch.MORE_BROKERS]
+    hosts = [BrokerNode(name, 5672) for name in nodes]
+    for service in ("private_api", "consumer"):
+        address = broker_address(BROKERS["services"][service]["environment"]["BROKER_URL"])
+        assert list(address.nodes) == hosts
+        assert address.user == broker_address(SERVICES[service]["environment"]["BROKER_URL"]).user
+    names = [BROKERS["services"][node]["environment"]["RABBITMQ_NODENAME"] for node in nodes]
+    listed = re.findall(r"^cluster_formation.*nodes\.\d = (.*)$", CLUSTER, re.MULTILINE)
+    assert listed == names
+    for node, name in zip(nodes, names, strict=True):
+        service = BROKERS["services"][node]
+        assert service["networks"]["brokers"]["aliases"] == [name.removeprefix("rabbit@")]
+        assert service["environment"]["BROKER_CLUSTER"].split() == names
+
+
+def test_three_machines_run_the_same_brokers_as_one() -> None:
+    swarm = yaml.safe_load((ROOT / "swarm/brokers.yaml").read_text())["services"]
+    names = re.findall(r"^cluster_formation.*nodes\.\d = (.*)$", CLUSTER, re.MULTILINE)
+    for number, name in enumerate(names, start=1):
+        node = swarm[f"rabbitmq-{number}"]
+        assert node["environment"]["RABBITMQ_NODENAME"] == name
+        assert node["environment"]["BROKER_CLUSTER"].split() == names
+        assert node["networks"]["brokers"]["aliases"] == [name.removeprefix("rabbit@")]
+        assert node["deploy"]["placement"]["constraints"] == [
+            f"node.labels.inferenceserver.broker == {number}"
+        ]
+    for service in ("private_api", "consumer"):
+        address = broker_address(swarm[service]["environment"]["BROKER_URL"])
+        assert [node.host for node in address.nodes] == ["rabbitmq-1", "rabbitmq-2", "rabbitmq-3"]
+
+
+def test_the_brokers_file_reads_no_variable_that_setup_does_not_know() -> None:
+    read = set(re.findall(r"\$\{([A-Z0-9_]+)", (ROOT / "compose.brokers.yaml").read_text()))
+    assert read == {"RABBITMQ_IMAGE", "RABBITMQ_CONFIGURATION", "BROKERS_CONFIGURATION", "STATE_DIRECTORY"}
+    assert (
+        "${RABBITMQ_IMAGE:-" + stack_settings.UPSTREAM["RABBITMQ_IMAGE"] + "}"
+        in (ROOT / "compose.brokers.yaml").read_text()
+    )

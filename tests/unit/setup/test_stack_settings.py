@@ -70,6 +70,8 @@ def test_the_store_runs_as_the_user_of_its_image() -> None:
         ("HTTP_PORT", "65536"),
         ("HTTPS_PORT", "8079"),  # HTTP_PORT's.
         ("PUBLISH_ADDRESS", "localhost"),
+        ("BROKER_NODES", "2"),
+        ("BROKER_NODES", "three"),
         ("STORE_USER", "root"),
         ("CPU_SLOTS", "1\nIMAGES=x"),
         ("GPUS", "a'b"),

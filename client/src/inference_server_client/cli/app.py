@@ -13,7 +13,7 @@ from importlib import metadata
 
 import click
 
-from inference_server_client.cli import admin, keys, login, models, output, run, tasks
+from inference_server_client.cli import admin, keys, login, models, nodes, output, run, tasks
 from inference_server_client.cli.exit_codes import (
     EXIT_CODES_HELP,
     ExitCode,
@@ -55,7 +55,7 @@ def infer() -> None:
 
 for _command in (
     run.run, tasks.submit, tasks.status, tasks.logs, output.output, tasks.cancel, tasks.retry,
-    tasks.list_tasks, tasks.delete, models.models, keys.keys,
+    tasks.list_tasks, tasks.delete, models.models, nodes.nodes, keys.keys,
     login.login, login.logout, login.whoami, admin.admin,
 ):  # fmt: skip
     infer.add_command(_command)

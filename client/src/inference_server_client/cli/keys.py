@@ -17,6 +17,7 @@ from inference_server_client.cli.invocation import (
 )
 from inference_server_client.cli.reporting import moment
 from inference_server_client.errors import AnswerError
+from inference_server_client.results import Key
 
 
 @click.group(epilog="\b\nExamples:\n  infer keys list\n  infer keys add anna --key-out anna.key")
@@ -30,11 +31,19 @@ def keys() -> None:
 Examples:
   infer keys add anna --key-out anna.key
   infer keys add nightly --expires 90d > nightly.key
-  infer keys add node-7 --role worker --key-out worker.key"""
+  infer keys add node-7 --role worker --key-out worker.key
+  infer keys add anna-at-home --role worker --model lung --model liver --key-out home.key"""
 )
 @click.argument("name")
 @click.option("--role", type=click.Choice(["user", "admin", "worker"]), default="user", show_default=True)
 @click.option("--expires", type=DURATION, help="The key opens nothing after this long: 90d.")
+@click.option(
+    "--model",
+    "models",
+    metavar="MODEL",
+    multiple=True,
+    help="With --role worker: the key takes the tasks of this model only; may be repeated.",
+)
 @click.option(
     "--key-out",
     metavar="FILE",
@@ -43,14 +52,24 @@ Examples:
 )
 @connection_options
 @pass_invocation
-def add(invocation: Invocation, *, name: str, role: str, expires: float | None, key_out: Path | None) -> None:
+def add(  # Each is an option.
+    invocation: Invocation,
+    *,
+    name: str,
+    role: str,
+    expires: float | None,
+    models: tuple[str, ...],
+    key_out: Path | None,
+) -> None:
     """Make a key and print it. It is shown this once; the server keeps only a hash."""
+    if models and role != "worker":
+        raise click.UsageError("--model binds worker keys only; add --role worker.")
     client = invocation.client()
     expires_at = None if expires is None else datetime.now(UTC) + timedelta(seconds=expires)
     # The file is made first: a key that could not be written down would be lost, yet open doors.
     descriptor = None if key_out is None else os.open(key_out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        key = client.keys.add(name, role=role, expires_at=expires_at)
+        key = client.keys.add(name, role=role, expires_at=expires_at, models=models)
         if key.secret is None:
             raise AnswerError(
                 f"The server made the key {key.id} without showing it; revoke it and try again."
@@ -89,11 +108,11 @@ def list_keys(invocation: Invocation, *, limit: int, cursor: str | None) -> None
     page = invocation.client().keys.page(limit=limit, cursor=cursor)
     document = {"items": [key.document for key in page.items], "next_cursor": page.next_cursor}
     rows = [
-        [key.id, key.name, key.role]
+        [key.id, key.name, key.role, _bound_to(key)]
         + [moment(when) for when in (key.created_at, key.last_used_at, key.expires_at, key.revoked_at)]
         for key in page.items
     ]
-    heading = ["ID", "NAME", "ROLE", "CREATED", "LAST USED", "EXPIRES", "REVOKED"]
+    heading = ["ID", "NAME", "ROLE", "MODELS", "CREATED", "LAST USED", "EXPIRES", "REVOKED"]
     invocation.answer(document, columns(heading, rows))
     if page.next_cursor and not invocation.as_json:
         invocation.say(f"There are more: --cursor {page.next_cursor}")
@@ -110,3 +129,9 @@ def revoke(invocation: Invocation, *, key_id: str) -> None:
         invocation.emit({"deleted": [key_id]})
     else:
         invocation.say(f"Revoked {key_id}.")
+
+
+def _bound_to(key: Key) -> str:
+    if key.role != "worker":
+        return ""
+    return "all" if key.models is None else ", ".join(key.models)

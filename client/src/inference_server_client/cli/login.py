@@ -91,6 +91,7 @@ def whoami(invocation: Invocation) -> None:
             ("key", own.name),
             ("id", own.id),
             ("role", own.role),
+            ("models", None if own.models is None else ", ".join(own.models)),
             ("created", moment(own.created_at)),
             ("last used", moment(own.last_used_at)),
             ("expires", moment(own.expires_at) or "never"),

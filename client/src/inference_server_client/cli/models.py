@@ -3,97 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import click
 
 from inference_server_client.cli.invocation import (
-    DURATION,
-    SIZE,
     Invocation,
     columns,
     connection_options,
     facts,
     pass_invocation,
 )
+from inference_server_client.cli.model_options import RETENTION, given_settings, settings_options
 from inference_server_client.cli.reporting import HumanReporter, OnProgress
 from inference_server_client.cli.transfers import packed
-from inference_server_client.models import ModelSettings
 from inference_server_client.quantities import format_duration, format_size
 from inference_server_client.results import Model
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _KeepTime(click.ParamType[float | str]):
-    """For how long data of ended tasks is kept: a duration, ``forever`` (0), or the server's ``default``."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        if value == _SERVERS_OWN:
-            return _SERVERS_OWN
-        return 0.0 if value == "forever" else cast(float, DURATION.convert(value, param, ctx))
-
-
-_SERVERS_OWN = "default"
-KEEP = _KeepTime()
-_RETENTION = ("input_retention_seconds", "output_retention_seconds", "log_retention_seconds")
-
-# Each option's name is that of the server's field, so that settings pass through without a table.
-_SETTINGS = [
-    click.option("--description", help="A sentence on what the model does."),
-    click.option("--gpu/--no-gpu", "use_gpu", default=None, help="Run it with a GPU, or without [without]."),
-    click.option("--time", "time_seconds", type=DURATION, help="The longest a run may take: 30m, 2h."),
-    click.option("--memory", "memory_bytes", type=SIZE, help="Memory of a run: 4g."),
-    click.option(
-        "--cpus", type=click.FloatRange(min=0, min_open=True), help="CPUs of a run, fractions allowed."
-    ),
-    click.option("--pids", type=click.IntRange(min=1), help="Processes and threads of a run."),
-    click.option("--output-size", "output_bytes", type=SIZE, help="The most a run may write to its output."),
-    click.option("--output-files", type=click.IntRange(min=1), help="The most files a run may write."),
-    click.option("--log-size", "log_bytes", type=SIZE, help="How much of its log is kept."),
-    click.option("--shm", "shm_bytes", type=SIZE, help="Shared memory (/dev/shm)."),
-    click.option("--tmp", "tmp_bytes", type=SIZE, help="Room in /tmp."),
-    click.option(
-        "--profile", type=click.Choice(["strict", "compatible"]), help="How tightly it is held [strict]."
-    ),
-    click.option("--network/--no-network", default=None, help="Let it reach the network, or not [not]."),
-    click.option("--tmp-exec/--no-tmp-exec", default=None, help="Let programs in /tmp be run, or not [not]."),
-    click.option(
-        "--allow-empty-output/--require-output",
-        default=None,
-        help="Whether a run may write nothing [it may not].",
-    ),
-    click.option(
-        "--pull", "pull_policy", type=click.Choice(["if_missing", "always"]), help="When the image is pulled."
-    ),
-    click.option("--input-mountpoint", metavar="PATH", help="Where it reads its input [/input]."),
-    click.option("--output-mountpoint", metavar="PATH", help="Where it writes its output [/output]."),
-    click.option("--model-mountpoint", metavar="PATH", help="Where it reads its static content [/model]."),
-    click.option("--keep-input", "input_retention_seconds", type=KEEP, help="How long inputs are kept."),
-    click.option(
-        "--keep-output",
-        "output_retention_seconds",
-        type=KEEP,
-        help="How long outputs are kept: 30d, forever, or default for the server's own time.",
-    ),
-    click.option("--keep-log", "log_retention_seconds", type=KEEP, help="How long logs are kept."),
-    click.option("--enable/--disable", "enabled", default=None, help="Whether it takes tasks [it does]."),
-]
 _CONTENT = click.option(
     "--content", metavar="PATH", type=click.Path(path_type=Path),
     help="Static content (weights, say) for /model: a directory, a file, or a zip.",
 )  # fmt: skip
 _MODEL = click.argument("model_id", metavar="ID")
-
-
-def _settings_options(command: F) -> F:
-    for option in reversed(_SETTINGS):
-        command = option(command)
-    return command
 
 
 @click.group(epilog="\b\nExamples:\n  infer models list\n  infer models add echo registry.example.org/echo:1")
@@ -107,12 +40,13 @@ def models() -> None:
 Examples:
   infer models add echo echo:1
   infer models add digits digits:2 --content weights/ --description "Reads digits"
-  infer models add segment registry.example.org/segment:3 --gpu --memory 16g --time 2h"""
+  infer models add segment registry.example.org/segment:3 --gpu --memory 16g --time 2h
+  infer models add large registry.example.org/large:1 --gpu --gpu-memory 24g --node-label site=north"""
 )
 @_MODEL
 @click.argument("image")
 @_CONTENT
-@_settings_options
+@settings_options
 @click.option("--classic-id", is_flag=True, help="Allow spaces and colons in ID, as the 1.x interface did.")
 @connection_options
 @pass_invocation
@@ -135,9 +69,9 @@ def add(
             content=archive,
             classic_id=classic_id,
             on_progress=on_progress,
-            **_given(options),
+            **given_settings(options),
         )
-    invocation.answer(model.document, _model_facts(model))
+    _answer(invocation, model)
 
 
 @models.command(
@@ -146,19 +80,20 @@ Examples:
   infer models update digits --image digits:3
   infer models update digits --content weights/ --time 1h
   infer models update digits --keep-input 1d --keep-output 30d --keep-log default
+  infer models update digits --gpu-memory any --node-label any
   infer models update digits --disable"""
 )
 @_MODEL
 @click.option("--image", help="Another container image; makes a new version.")
 @_CONTENT
-@_settings_options
+@settings_options
 @connection_options
 @pass_invocation
 def update(
     invocation: Invocation, /, *, model_id: str, image: str | None, content: Path | None, **options: Any
 ) -> None:
     """Change what is given and leave the rest; another image or content makes a new version."""
-    settings = _given(options)
+    settings = given_settings(options)
     if image is None and content is None and not settings:
         raise click.UsageError("Say what to change; see infer models update --help.")
     client = invocation.client()
@@ -166,7 +101,7 @@ def update(
         model = client.models.update(
             model_id, image=image, content=archive, on_progress=on_progress, **settings
         )
-    invocation.answer(model.document, _model_facts(model))
+    _answer(invocation, model)
 
 
 @models.command(
@@ -220,9 +155,11 @@ def rm(invocation: Invocation, *, model_id: str) -> None:
         invocation.say(f"Removed {model_id}.")
 
 
-def _given(options: dict[str, Any]) -> ModelSettings:
-    given = {name: value for name, value in options.items() if value is not None}
-    return cast(ModelSettings, given | {name: None for name in _RETENTION if given.get(name) == _SERVERS_OWN})
+def _answer(invocation: Invocation, model: Model) -> None:
+    """The model as it is saved, and what stands in its way."""
+    invocation.answer(model.document, _model_facts(model))
+    for warning in model.warnings:
+        invocation.say(f"Warning: {warning}", style="yellow")
 
 
 @contextlib.contextmanager
@@ -253,9 +190,11 @@ def _model_facts(model: Model) -> str:
             ("version", model.version),
             ("enabled", "yes" if model.enabled else "no"),
             ("gpu", "yes" if model.use_gpu else "no"),
+            ("gpu memory", model.gpu_memory_bytes and format_size(model.gpu_memory_bytes)),
+            ("node labels", ", ".join(f"{name}={value}" for name, value in model.node_labels.items())),
             ("pull", model.pull_policy),
             ("content", content and f"{format_size(content.size_bytes)}, sha256 {content.sha256}"),
-            *((f"keeps {name.split('_')[0]}", _kept(model.document.get(name))) for name in _RETENTION),
+            *((f"keeps {name.split('_')[0]}", _kept(model.document.get(name))) for name in RETENTION),
             ("sandbox", ", ".join(f"{name} {_plain(value)}" for name, value in model.sandbox.items())),
             *limits,
         ]

@@ -1,0 +1,143 @@
+"""What the stack on a Swarm is told: checked, remembered, and enough for its file."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from setup import stack_settings
+from setup.console import SetupError
+from setup.stack_settings import Chosen, Source
+from setup.swarm import settings
+from setup.swarm.release import IMAGE_VARIABLES, name_in
+
+_ROOT = Path(__file__).resolve().parents[3]
+_STACK = _ROOT / "swarm/stack.yaml"
+
+
+def own(**environment: str) -> Chosen:
+    """The full stack's settings."""
+    return stack_settings.choose(
+        environment, {}, installation="abcd", state="/s", docker_socket="/d", source=Source.LOCAL, version="1"
+    )
+
+
+def chosen(
+    environment: Mapping[str, str], remembered: Mapping[str, str] | None = None
+) -> settings.SwarmChosen:
+    """The Swarm's."""
+    return settings.choose(environment, remembered or {}, own())
+
+
+def test_networks_are_encrypted_unless_somebody_says_otherwise() -> None:
+    assert chosen({}).encryption is settings.Encryption.ON
+    assert chosen({"SWARM_ENCRYPTION": "off"}).encryption is settings.Encryption.OFF
+    assert chosen({}, {"SWARM_ENCRYPTION": "off"}).encryption is settings.Encryption.OFF
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("SWARM_ENCRYPTION", "maybe"),
+        ("ADVERTISE", "gpu1"),
+        ("ADVERTISE", "0.0.0.0"),
+        ("ADDRESS_POOL", "10.0.0.1/8"),
+        ("ADDRESS_POOL", "10.0.0.0/24"),
+        ("ADDRESS_POOL", "fd00::/16"),
+        ("NETWORK_MTU", "big"),
+        ("REGISTRY", "https://registry.lan"),
+        ("REGISTRY", "registry.lan/"),
+        ("PUBLISH_ADDRESS", "192.168.1.10"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_variable(variable: str, text: str) -> None:
+    with pytest.raises(SetupError) as raised:
+        chosen({variable: text})
+    assert str(raised.value).startswith(variable)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_broker_of_three_nodes_is_refused() -> None:
+    with pytest.raises(SetupError, match="BROKER_NODES"):
+        settings.choose({}, {}, Chosen({**own().values, "BROKER_NODES": "3"}))
+
+
+@pytest.mark.parametrize(("drain", "stop"), [("", 60), ("0", 40), ("2.5", 43), ("600", 640)])
+def test_a_consumer_is_given_longer_than_its_tasks(drain: str, stop: int) -> None:
+    environment = {"DRAIN_SECONDS": drain} if drain else {}
+    assert settings.consumer_stop_seconds(own(**environment)) == stop
+
+
+@pytest.mark.parametrize("drain", ["soon", "-1", "nan", "1e9"])
+def test_a_wrong_drain_is_refused_before_anything_is_deployed(drain: str) -> None:
+    with pytest.raises(SetupError, match="DRAIN_SECONDS"):
+        settings.consumer_stop_seconds(own(DRAIN_SECONDS=drain))
+
+
+def test_what_is_rendered_is_parsed_again_by_us_and_by_a_shell() -> None:
+    # Given
+    deployed = settings.deployed(chosen({"ADVERTISE": "192.168.1.10"}), {"CONSUMER_IMAGE": "sha256:1"}, "v1")
+    text = settings.render(deployed)
+    # Then
+    assert settings.parse(text) == dict(deployed.values)
+    printed = subprocess.run(
+        ["sh", "-c", 'set -a; eval "$0"; printf %s "$ADVERTISE $CONSUMER_IMAGE"', text],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert printed.stdout == "192.168.1.10 sha256:1"
+
+
+def test_the_file_has_no_variable_that_the_settings_do_not_give() -> None:
+    # Given every variable that must have a value
+    required = set(re.findall(r"\$\{([A-Z_0-9]+):\?", _STACK.read_text()))
+    # Then
+    deployed = settings.deployed(chosen({}), dict.fromkeys(IMAGE_VARIABLES, "x"), "v1")
+    # What stack_files fingerprints is in the stack's own settings by then.
+    assert required - set(deployed.values) == {"RABBITMQ_CONFIGURATION"}
+
+
+def test_the_file_agrees_with_compose() -> None:
+    # Given
+    stack = yaml.safe_load(_STACK.read_text())
+    compose = yaml.safe_load((_ROOT / "compose.yaml").read_text())["services"]
+    # Then each service has the program, the check and the settings that it has there
+    for name, service in stack["services"].items():
+        there = compose[name]
+        assert service["healthcheck"] == there["healthcheck"], name
+        assert service.get("command") == there.get("command"), name
+        assert service["user"] == there["user"], name
+        shared = set(service.get("environment", {})) & set(there.get("environment", {}))
+        for variable in shared - {"XDG_CONFIG_HOME", "INSTALLATION"}:
+            assert service["environment"][variable] == there["environment"][variable], (name, variable)
+        named = {item["source"] for item in service.get("secrets", [])}
+        assert named == set(there.get("secrets", [])), name
+
+
+def test_every_service_is_fit_for_a_kernel_without_ipvs_and_drains() -> None:
+    for name, service in yaml.safe_load(_STACK.read_text())["services"].items():
+        assert service["deploy"]["endpoint_mode"] == "dnsrr", name
+        assert all(port["mode"] == "host" for port in service.get("ports", [])), name
+        assert service["deploy"]["update_config"]["order"] == "stop-first", name
+        assert service["deploy"]["resources"]["limits"].keys() == {"memory", "pids"}, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["read_only"] is True, name
+
+
+@pytest.mark.parametrize(
+    ("registry", "image", "path"),
+    [
+        ("r:5000", "inferenceserver/consumer:2", "inferenceserver/consumer:2"),
+        ("r:5000", "model", "model:latest"),
+        ("r:5000", "r:5000/model:1", "model:1"),
+        ("r.lan/group", "r.lan/group/model:1", "model:1"),
+        ("r.lan/group", "other.lan/a/b:1", "a/b:1"),
+        ("r:5000", "localhost/model:1", "model:1"),
+    ],
+)
+def test_where_an_image_lies_in_a_registry(registry: str, image: str, path: str) -> None:
+    assert name_in(registry, image) == path
