@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import (
     announce_to_claim,
+    dispatch,
     full_stack,
     large_bodies,
     many_workers,
@@ -21,12 +22,13 @@ from benchmarks import (
     submit_rate,
     submits,
 )
-from benchmarks.figures import table
+from benchmarks.figures import Figure, table
 from setup.stack_settings import Chosen, parse
 from tests.rig.parts import Part, start_postgres, start_rabbitmq
 from tests.rig.ports import free_ports
 from tests.rig.server import Server
 from tests.rig.stack import Stack
+from tests.rig.swarm import SwarmStack
 
 _MEASUREMENTS: dict[str, Any] = {
     "small-task": small_task,
@@ -37,6 +39,7 @@ _MEASUREMENTS: dict[str, Any] = {
     "announce-to-claim": announce_to_claim,
     "many-workers": many_workers,
     "full-stack": full_stack,
+    "dispatch": dispatch,
 }
 # What a measurement may name in its PARTS: how it is started, and the setting that leads the server to it.
 _PARTS: dict[str, tuple[Callable[[], Part], str]] = {
@@ -57,6 +60,10 @@ def main(arguments: list[str]) -> int:
         if getattr(measurement, "STAND", "") == "stack":
             with tempfile.TemporaryDirectory() as directory, _stack(Path(directory) / "state") as stack:
                 figures += measurement.measure(stack)
+            continue
+        if getattr(measurement, "STAND", "") == "swarm":
+            with tempfile.TemporaryDirectory() as directory:
+                figures += _on_a_swarm(measurement, Path(directory) / "state")
             continue
         with tempfile.TemporaryDirectory() as directory, _parts(getattr(measurement, "PARTS", ())) as parts:
             settings = {_PARTS[part][1]: started.url for part, started in parts.items()}
@@ -101,6 +108,22 @@ def _stack(state: Path) -> Iterator[Stack]:
         yield stack
     finally:
         setup("stack-down", PURGE="1")
+
+
+def _on_a_swarm(measurement: Any, state: Path) -> list[Figure]:
+    """The figures of a stack on several machines of our own; the first is the home, without a consumer."""
+    swarm = SwarmStack(state, models=measurement.MODELS, **measurement.SETTINGS)
+    try:
+        for _ in range(1 + measurement.MACHINES):
+            swarm.add()
+        swarm.begin()
+        swarm.label(swarm.home, "off")
+        for node in swarm.machines[1:]:
+            swarm.join(node)
+        figures: list[Figure] = measurement.measure(swarm)
+        return figures
+    finally:
+        swarm.close()
 
 
 if __name__ == "__main__":

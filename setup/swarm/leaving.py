@@ -16,7 +16,9 @@ from setup.swarm import deployment, registry, sights
 from setup.swarm.membership import Membership, look, reached, recall
 
 LEAVE_SECONDS = 60
-_VOLUMES = ("proxy-state", "proxy-data", "consumer-data", "rabbitmq-data", "postgres-data", "s3-data")
+_VOLUMES = (
+    "proxy-state", "proxy-data", "consumer-data", "rabbitmq-data", "broker-data", "postgres-data", "s3-data",
+)  # fmt: skip
 
 
 def leave(places: Places) -> None:
@@ -74,18 +76,20 @@ def _send_away(client: docker.DockerClient, membership: Membership, name: str) -
 def _go(client: docker.DockerClient, host: str, *, purge: bool) -> None:
     """Leave as a worker: nobody here can ask a manager for anything, so the consumer is stopped by hand."""
     label: dict[str, str | list[str] | bool] = {"label": "com.docker.stack.namespace"}
+    running = client.containers.list(filters=label)
     mine = [
         container
-        for container in client.containers.list(filters=label)
+        for container in running
         if container.labels.get("com.docker.swarm.service.name", "").endswith("_consumer")
     ]
     installations = {_environment_of(container).get("INSTALLATION", "") for container in mine}
-    volumes = [
+    # A machine may have a node of the broker too.
+    volumes = {
         mount["Name"]
-        for container in mine
+        for container in running
         for mount in container.attrs["Mounts"]
         if mount["Type"] == "volume"
-    ]
+    }
     for container in mine:
         seconds = int(container.attrs["Config"].get("StopTimeout") or LEAVE_SECONDS)
         with step(f"Stopping the consumer (a running task may end first, {seconds} s at most)"):

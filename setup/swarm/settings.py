@@ -86,10 +86,6 @@ def choose(environment: Mapping[str, str], remembered: Mapping[str, str], own: C
         _check_pool(pool)
     if registry := values.get("REGISTRY"):
         _check_registry(registry)
-    if own.values.get("BROKER_NODES", "1") != "1":
-        raise SetupError(
-            "BROKER_NODES must be 1 on a Swarm, whose stack has one broker; a broker away costs a moment."
-        )
     published = environment.get("PUBLISH_ADDRESS", "")
     if published not in {"", "0.0.0.0"}:  # noqa: S104 - Compared with, not bound.
         raise SetupError(

@@ -23,6 +23,8 @@ CONSUMER_LABEL = "inferenceserver"
 SERVICES = ("postgres", "s3", "rabbitmq", "private_api", "public_api", "consumer", "proxy")
 # With a broker of three nodes these take the place of one.
 BROKERS = ("rabbitmq-1", "rabbitmq-2", "rabbitmq-3")
+# The node label that says which of them a machine has: 1, 2 or 3.
+BROKER_LABEL = "inferenceserver.broker"
 # So often may a service end by itself before we stop waiting for it: those that need another try again until
 # that is there.
 PATIENT_FAILURES = 6
@@ -159,6 +161,19 @@ def services_of(chosen: Chosen) -> tuple[str, ...]:
     if not chosen.has_broker_cluster:
         return SERVICES
     return (*(service for service in SERVICES if service != "rabbitmq"), *BROKERS)
+
+
+def require_broker_machines(nodes: Iterable[Machine]) -> None:
+    """Raise ``SetupError`` unless each node of a broker of three has exactly one machine, of its own."""
+    numbers = {node.name: node.labels[BROKER_LABEL] for node in nodes if BROKER_LABEL in node.labels}
+    if sorted(numbers.values()) == ["1", "2", "3"]:
+        return
+    found = ", ".join(f"{name} has {number}" for name, number in sorted(numbers.items()))
+    raise SetupError(
+        f"BROKER_NODES=3 needs three machines with the node labels {BROKER_LABEL}=1, 2 and 3, one each; "
+        f"{found or 'no machine has one'}. Deploy with BROKER_NODES=1 first, let the machines join, then for "
+        f"each: docker node update --label-add {BROKER_LABEL}=NUMBER MACHINE"
+    )
 
 
 def unready(

@@ -42,6 +42,8 @@ def init(places: Places) -> None:
             detail("what goes from machine to machine is NOT encrypted (SWARM_ENCRYPTION=off)")
         membership = _be_manager(client, named)
         _be_home(client, membership)
+        if named.own.has_broker_cluster:
+            sights.require_broker_machines(sights.machines(client))
 
         def put(image: str) -> str:
             if registry.is_ours(places, named.registry):

@@ -35,6 +35,10 @@ cp -R /input/. /output/
 MODELS: dict[str, TinyModel] = {
     "echo": _shell("copies its input to its output", "cp -R /input/. /output/"),
     "slow-echo": _shell("as echo, in steps (input: steps.txt) with progress and a log line each", _SLOWLY),
+    "waits": _shell(
+        "as echo, after as many seconds as seconds.txt says",
+        'sleep "$(cat /input/seconds.txt)"; cp -R /input/. /output/',
+    ),
     "uses-model": _shell("copies its static content to its output", "cp -R $MODEL/. /output/"),
     "exits-3": _shell("fails with a word to its log", "echo 'the weights do not fit' >&2; exit 3"),
     "fails-on-input": _shell(

@@ -38,11 +38,12 @@ MODELS = ("echo", "slow-echo", "sleeps-for-ever")
 class SwarmStack:
     """The stack on several machines. The first is its home; ``machines`` come and go."""
 
-    def __init__(self, state: Path, **stack_settings_: str) -> None:
+    def __init__(self, state: Path, models: Sequence[str] = MODELS, **stack_settings_: str) -> None:
         self.places = Places(ROOT, state)
         self.switch = Switch()
         self.machines: list[Node] = []
         self.join_line: list[str] = []
+        self._models = models
         self._settings = {"IMAGES": "local", "GPUS": "none", "SWARM_ENCRYPTION": "off", **stack_settings_}
         self._version = service_images.read_version(ROOT)
 
@@ -62,7 +63,7 @@ class SwarmStack:
     def stock(self, node: Node, *, home: bool = False) -> None:
         """Have a machine load what it needs, as from a bundle."""
         node.wait_until_it_answers()
-        node.load(*(self._all_images() if home else [self.consumer_image]), *map(image_of, MODELS))
+        node.load(*(self._all_images() if home else [self.consumer_image]), *map(image_of, self._models))
 
     @property
     def consumer_image(self) -> str:

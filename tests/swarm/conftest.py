@@ -81,6 +81,15 @@ def third(swarm: SwarmStack) -> Node:
 
 
 @pytest.fixture(scope="session")
+def registry(swarm: SwarmStack) -> None:
+    """The stack's own registry, which the second and third machine trust."""
+    swarm.make("registry-up", ADVERTISE=swarm.home.address)
+    script = swarm.places.registry / "join.sh"
+    for node in swarm.machines[1:3]:
+        assert "The engine trusts" in node.run("sh", str(script))
+
+
+@pytest.fixture(scope="session")
 def admin(swarm: SwarmStack) -> Api:
     return swarm.admin
 

@@ -12,7 +12,7 @@ from tests.rig.polling import eventually
 from tests.rig.swarm import TASK_LABEL, Stopwatch, SwarmStack
 
 Model = Callable[[str], str]
-# Longer than a lease. `FROZEN_SECONDS=120 make test-swarm` has the assignment's two minutes.
+# Longer than a lease. `FROZEN_SECONDS=120 make test-swarm` is for those who have the time.
 FROZEN_SECONDS = float(os.environ.get("FROZEN_SECONDS", "28"))
 
 

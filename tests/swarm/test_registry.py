@@ -40,14 +40,12 @@ def test_a_machine_without_the_image_is_named(swarm: SwarmStack, fresh: Node) ->
     assert "make registry-up" in text
 
 
+@pytest.mark.usefixtures("registry")
 def test_an_update_to_images_from_the_registry_hands_tasks_back(
     swarm: SwarmStack, user: Api, model: Model, second: Node, third: Node, fresh: Node, stopwatch: Stopwatch
 ) -> None:
     # Given a registry that every machine was told to trust, by a copy of one file
-    swarm.make("registry-up", ADVERTISE=swarm.home.address)
-    script = swarm.places.registry / "join.sh"
-    for node in (second, third, fresh):
-        assert "The engine trusts" in node.run("sh", str(script))
+    assert "The engine trusts" in fresh.run("sh", str(swarm.places.registry / "join.sh"))
     # And tasks in all slots of the machines that work
     tasks = [user.submit(model("slow-echo"), {"steps.txt": b"90"}) for _ in range(4)]
     for task in tasks:
@@ -70,6 +68,7 @@ def test_an_update_to_images_from_the_registry_hands_tasks_back(
         assert user.output(ended) == {"steps.txt": b"90"}
 
 
+@pytest.mark.usefixtures("registry")
 def test_the_registry_takes_nothing_from_its_readers(swarm: SwarmStack, second: Node) -> None:
     # Given a machine that trusts the registry
     repository = f"{swarm.home.address}:5000/intruder"

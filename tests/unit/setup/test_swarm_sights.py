@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from setup.console import SetupError
 from setup.swarm import sights, status
 from setup.swarm.settings import SwarmChosen
 from setup.swarm.sights import Job, Machine
@@ -36,6 +37,32 @@ def everything() -> list[Job]:
 
 def test_a_stack_that_is_well_waits_for_nothing() -> None:
     assert sights.unready(everything(), [HOME, GPU]) == {}
+
+
+def labelled(**numbers: str) -> list[Machine]:
+    return [
+        replace(GPU, node_id=name, name=name, labels={sights.BROKER_LABEL: number})
+        for name, number in numbers.items()
+    ]
+
+
+def test_three_labelled_machines_have_a_node_of_the_broker_each() -> None:
+    sights.require_broker_machines([HOME, *labelled(a="2", b="1", c="3")])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ({}, "no machine has one"),
+        ({"a": "1", "b": "2"}, "a has 1, b has 2"),
+        ({"a": "1", "b": "2", "c": "2"}, "c has 2"),
+        ({"a": "1", "b": "2", "c": "3", "d": "3"}, "d has 3"),
+    ],
+    ids=["none", "two", "a number twice", "a fourth"],
+)
+def test_a_broker_that_has_not_its_machines_is_refused(numbers: dict[str, str], said: str) -> None:
+    with pytest.raises(SetupError, match=said):
+        sights.require_broker_machines([HOME, *labelled(**numbers)])
 
 
 def test_each_machine_waits_for_its_own_consumer() -> None:
