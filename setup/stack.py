@@ -88,8 +88,12 @@ def prepare(
     # Before anything is built: this is where a mistake is noticed soonest.
     _require_ports(client, chosen)
     stack_images.ensure(client, places, this_machine, environment, chosen)
-    stack_secrets.ensure(client, places, chosen)
-    chosen = replace(chosen, values={**chosen.values, **stack_files.copy(places, chosen)})
+    stack_secrets.ensure(client, places, chosen, environment)
+    versions = {
+        **stack_files.copy(places, chosen),
+        "CREDENTIALS_VERSION": stack_secrets.credentials_version(places),
+    }
+    chosen = replace(chosen, values={**chosen.values, **versions})
     draft = places.stack_settings.with_suffix(".draft")
     draft.write_text(stack_settings.render(chosen))
     draft.replace(places.stack_settings)

@@ -25,7 +25,7 @@ def rotate(places: Places) -> None:
         with step("Making new passwords"):
             for name in stack_secrets.PASSWORDS:
                 (places.secrets / name).unlink(missing_ok=True)
-            stack_secrets.ensure(client, places, chosen)
+            stack_secrets.ensure(client, places, chosen, {})
         with step("Telling the database"):
             password = (places.secrets / "database-password").read_text().strip()
             # On standard input: a command line is for everybody to see. It holds no quote that would matter.

@@ -22,7 +22,7 @@ import docker
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
-from setup import base_image
+from setup import base_image, registry_credentials
 from setup.console import SetupError
 from setup.places import Places
 from setup.stack_settings import SERVICE_USER, Chosen
@@ -62,8 +62,14 @@ for name, owner in json.loads(sys.argv[1]).items():
 """
 
 
-def ensure(client: docker.DockerClient, places: Places, chosen: Chosen) -> None:
-    """Make what is missing, and have a copy of everything for whoever reads it."""
+def ensure(
+    client: docker.DockerClient, places: Places, chosen: Chosen, environment: Mapping[str, str]
+) -> None:
+    """Make what is missing, and have a copy of everything for whoever reads it.
+
+    Raises ``SetupError``, also for a file of credentials in ``environment`` that cannot be used.
+    """
+    credentials = registry_credentials.read(environment)
     folder = places.secrets
     folder.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)
@@ -72,10 +78,14 @@ def ensure(client: docker.DockerClient, places: Places, chosen: Chosen) -> None:
         write_once(file, f"isk_{secrets.token_urlsafe(32)}\n")
     for name, make in PASSWORDS.items():
         write_once(folder / name, make() + "\n")
+    if credentials is not None:
+        _replace(folder / registry_credentials.NAME, credentials)
+    write_once(folder / registry_credentials.NAME, registry_credentials.EMPTY)
     for name, text in _derived(places).items():
         _replace(folder / name, text)
     uid, _, gid = SERVICE_USER.partition(":")
-    owners = {name: (int(uid), int(gid)) for name in (*PASSWORDS, *_derived(places))}
+    names = (*PASSWORDS, *_derived(places), registry_credentials.NAME)
+    owners = {name: (int(uid), int(gid)) for name in names}
     _hand_over(client, folder, {**owners, "s3.json": chosen.store_user, "grafana-password": _GRAFANA})
 
 
@@ -88,6 +98,12 @@ def _derived(places: Places) -> dict[str, str]:
         "admin.key": places.admin_key.read_text(),
         "worker.key": places.worker_key.read_text(),
     }
+
+
+def credentials_version(places: Places) -> str:
+    """Changes with what consumers tell private registries."""
+    text = (places.secrets / registry_credentials.NAME).read_text()
+    return registry_credentials.fingerprint(text, places.worker_key.read_bytes())
 
 
 def write_once(file: Path, text: str) -> None:

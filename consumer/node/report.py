@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from consumer.node.images import tagged
 from consumer.node.room import Room
-from consumer.node.settings import Settings
+from consumer.node.settings import Settings, is_label
 from consumer.node.slots import Slot
 from consumer.outside.engine import Engine
 from consumer.outside.errors import EngineError
@@ -23,6 +23,7 @@ from contracts.nodes import DiskFacts, GpuFacts, MachineFacts, NodeReport, SlotF
 _log = logging.getLogger(__name__)
 
 MOST_IMAGES = 200
+MOST_LABELS = 32
 
 
 class Survey:
@@ -44,6 +45,7 @@ class Survey:
         self._gpus = list(gpus)
         self._instance = instance
         self._machine = _own_machine()
+        self._labels = dict(settings.node_labels)
         # Images that models were seen to need here, under the names that the server has for them; the last
         # needed comes last.
         self._needed: dict[str, None] = {}
@@ -59,7 +61,7 @@ class Survey:
             disk=self._disk(),
             slots=slots,
             gpus=self._gpus,
-            labels=dict(self._settings.node_labels),
+            labels=dict(self._labels),
             images=self._images,
             leaving=leaving,
         )
@@ -109,11 +111,19 @@ class Survey:
             architecture=host.architecture,
             engine_version=host.engine_version,
         )
+        # Settings are the same on every machine of a Swarm; an engine's labels are its machine's own.
+        self._labels = {**usable_labels(host.labels), **dict(self._settings.node_labels)}
         self._images = list(dict.fromkeys([*needed, *(tag for tag in pulled if tag in here)]))[:MOST_IMAGES]
 
     def _is_here(self, tag: str, here: set[str]) -> bool:
         # The engine lists some under a shorter name; asked for one, it knows both.
         return tagged(tag) in here or self._engine.find_image(tagged(tag)) is not None
+
+
+def usable_labels(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Of an engine's labels those that a model can ask for; some programs put other things there."""
+    fitting = {name: value for name, value in labels if is_label(name, value)}
+    return dict(list(fitting.items())[:MOST_LABELS])
 
 
 def lease_on_record(path: Path) -> dict[str, Any]:

@@ -173,13 +173,18 @@ def _file(environment: Mapping[str, str], variable: str) -> Path | None:
     return Path(text).resolve() if text else None
 
 
+def is_label(name: str, value: str) -> bool:
+    """Whether a model could ask for it."""
+    return _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
+
+
 def _labels(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     labels: dict[str, str] = {}
     for part in _text(environment, "NODE_LABELS", "").split(","):
         if not part.strip():
             continue
         name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        if not equals or not is_label(name, value):
             raise SettingsError(
                 "NODE_LABELS must look like site=north,disk=ssd, each name and value of up to 63 letters, "
                 f"digits, dots, dashes and underscores, and has {part.strip()!r}."

@@ -73,6 +73,7 @@ class DockerEngine:
             engine_version=str(found.get("ServerVersion", "")),
             # With the machine's own distance from UTC.
             now=datetime.fromisoformat(clock).timestamp() if clock else None,
+            labels=tuple(map(_pair, found.get("Labels") or [])),
         )
 
     def find_image(self, reference: str) -> LocalImage | None:
@@ -337,6 +338,11 @@ def our_errors() -> Iterator[None]:
                 # A client that asks for the engine's version before all else hides that nobody answered.
                 raise EngineAwayError(f"the container engine does not answer: {error.__cause__}") from error
             raise EngineError(f"the container engine's answer makes no sense: {error}") from error
+
+
+def _pair(label: str) -> tuple[str, str]:
+    name, _, value = label.partition("=")
+    return name, value
 
 
 def _filters(labels: Mapping[str, str]) -> list[str]:

@@ -41,6 +41,8 @@ class EngineHost:
     architecture: str = ""
     engine_version: str = ""
     now: float | None = None
+    # What whoever runs the engine calls it (dockerd's `--label`).
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

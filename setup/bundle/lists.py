@@ -10,13 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from setup import base_image, stack_settings
+from setup import base_image, registry_credentials, stack_settings
 from setup.bundle import manifest
 from setup.bundle.manifest import Manifest
 
 _HERE = Path(__file__).parent
 # Variables of single commands, beside the stack's settings.
-OF_COMMANDS = ("ARGS", "PURGE")
+OF_COMMANDS = ("ARGS", "PURGE", registry_credentials.VARIABLE)
 
 
 def folder(release: Manifest) -> str:

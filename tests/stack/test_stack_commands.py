@@ -218,6 +218,39 @@ def test_new_passwords_reach_files_and_services(operator: Operator) -> None:
     assert operator.admin.run(model, {"a.txt": b"and again"})["state"] == "succeeded"
 
 
+def test_credentials_for_registries_reach_the_consumer_and_can_be_forgotten(
+    operator: Operator, tmp_path: Path
+) -> None:
+    # Given a file as docker login writes it
+    file, auth = tmp_path / "config.json", {"registry.example.org": {"auth": "dXNlcjpzZWNyZXQ="}}
+    file.write_text(json.dumps({"auths": auth}))
+    others = {
+        item.id for item in operator.containers() if item.labels[stack_watch.SERVICE_LABEL] != "consumer"
+    }
+    # When a start names it
+    said = operator.run("stack-up", REGISTRY_CREDENTIALS_FILE=str(file))
+    # Then the consumer has it, and nobody else was disturbed
+    assert told_registries(operator) == auth
+    assert "dXNlcjpzZWNyZXQ=" not in said
+    assert others <= {item.id for item in operator.containers()}
+    # And it keeps it until it is told to forget
+    operator.run("stack-up")
+    assert told_registries(operator) == auth
+    operator.run("stack-up", REGISTRY_CREDENTIALS_FILE="none")
+    assert told_registries(operator) == {}
+    # And what is no such file changes nothing
+    file.write_text("[]")
+    assert "REGISTRY_CREDENTIALS_FILE" in operator.run(
+        "stack-up", status=1, REGISTRY_CREDENTIALS_FILE=str(file)
+    )
+
+
+def told_registries(operator: Operator) -> Any:
+    """The credentials that the consumer reads."""
+    (consumer,) = stack_watch.containers(engine(), operator.project, "consumer")
+    return json.loads(consumer.exec_run(["cat", "/run/secrets/registry-credentials.json"]).output)["auths"]
+
+
 def test_domains_are_managed_while_the_proxy_runs(operator: Operator) -> None:
     assert "served by the internal authority" in operator.run(
         "proxy", ARGS="domains add inference.test --tls internal"

@@ -52,7 +52,7 @@ def swarm(tmp_path_factory: pytest.TempPathFactory, stopwatch: Stopwatch) -> Ite
         with explained(cluster):
             cluster.add()
             cluster.add()
-            cluster.add(volumes_size="256m")
+            cluster.add(volumes_size="256m", flags=["--label", "site=north"])
             cluster.begin()
             cluster.label(cluster.home, "off")
             stopwatch.begin()

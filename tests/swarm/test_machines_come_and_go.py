@@ -38,6 +38,19 @@ def test_tasks_run_on_machines_that_joined_by_one_line(
         assert (ended["state"], ended["attempt"]) == ("succeeded", 1), ended
 
 
+def test_a_model_that_asks_for_a_label_runs_on_the_machine_whose_engine_has_it(
+    swarm: SwarmStack, admin: Api, user: Api, third: Node
+) -> None:
+    northern = admin.register("echo", node_labels={"site": "north"})
+    for _ in range(3):
+        task = user.submit(northern)
+        assert user.ended(task)["state"] == "succeeded"
+        assert swarm.recorded(task, "node") == third.host_name
+    # And one for which there is none is told so at once
+    southern = admin.register("echo", node_labels={"site": "south"})
+    assert "site=south" in user.task(user.submit(southern)["id"])["waiting_for"]
+
+
 def test_without_encryption_in_the_kernel_nothing_is_deployed_unasked(swarm: SwarmStack) -> None:
     # Given a kernel without ESP, which makes an encrypted network that carries nothing
     # When nobody says that it shall do without

@@ -61,6 +61,7 @@ class FakeEngine:
         # Its clock.
         self.now: float | None = None
         self.away = False
+        self.labels: tuple[tuple[str, str], ...] = ()
         self.oom_killed = False
         self.refuse_start: str | None = None
         self._numbers = itertools.count(1)
@@ -73,7 +74,7 @@ class FakeEngine:
         self._answer()
         return EngineHost(
             name="fake", data_root=self.data_root, cpus=4, memory_bytes=8 * 1024**3, architecture="x86_64",
-            engine_version="fake", now=self.now,
+            engine_version="fake", now=self.now, labels=self.labels,
         )  # fmt: skip
 
     def find_image(self, reference: str) -> LocalImage | None:

@@ -62,6 +62,16 @@ def test_the_node_tells_of_its_machine_disk_slots_gpus_and_labels(tmp_path: Path
     assert node.survey.report(leaving=True).leaving
 
 
+def test_the_engines_labels_are_the_nodes_and_the_operators_word_counts_before_them(tmp_path: Path) -> None:
+    # Given an engine with labels, some of which no model could ask for
+    node = Node(tmp_path, NODE_LABELS="site=north")
+    node.engine.labels = (
+        ("site", "south"), ("disk", "ssd"), ("empty", ""), ("address", "unix:///run/x"), ("a name", "x"),
+    )  # fmt: skip
+    # Then
+    assert node.survey.report().labels == {"site": "north", "disk": "ssd", "empty": ""}
+
+
 def test_images_are_those_that_models_need_and_that_are_here_the_last_needed_first(
     tmp_path: Path,
 ) -> None:

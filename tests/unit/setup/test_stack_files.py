@@ -88,7 +88,7 @@ def test_every_variable_that_compose_reads_is_one_that_setup_knows() -> None:
         *stack_settings.DEFAULTS, *stack_settings.OPTIONAL, *stack_settings.UPSTREAM,
         "STATE_DIRECTORY", "INSTALLATION", "DOCKER_SOCKET", "STORE_USER",
         *(f"{service.name.replace('-', '_').upper()}_IMAGE" for service in service_images.ALL),
-        "PROXY_CONFIGURATION", "RABBITMQ_CONFIGURATION",
+        "PROXY_CONFIGURATION", "RABBITMQ_CONFIGURATION", "CREDENTIALS_VERSION",
     }  # fmt: skip
     read = set(re.findall(r"\$\{([A-Z0-9_]+)", TEXT))
     # The ones that compose itself reads, and that says which files it is given.
