@@ -28,6 +28,9 @@ _log = logging.getLogger(__name__)
 GRACE_SECONDS = 2.0
 # A killed container that does not end within this time is in the hands of a broken engine or kernel.
 KILL_SECONDS = 30.0
+# The exit code of what was killed, and how long it may take until the engine has heard that it was for its
+# memory: two different events, which a busy machine sees in any order.
+_KILLED, _OOM_SECONDS, _OOM_LOOK_SECONDS = 137, 1.0, 0.05
 # The program's last words are among these; the engine's init may speak after it.
 _LAST_LINES = 5
 
@@ -76,8 +79,7 @@ class ContainerEnd:
 
     def _look_back(self) -> None:
         engine = self.station.engine
-        found = engine.find_container(self.container_id)
-        oom_killed = found is not None and found.oom_killed
+        oom_killed = self._was_oom_killed()
         if self.course.facts.stop is not None:
             self.course.look_back(oom_killed=oom_killed)
             return
@@ -89,6 +91,19 @@ class ContainerEnd:
         excess = output_excess(self.workspace.output, self.lease.limits)
         too_much = None if excess is None else events.Stopped(stop=Stop.OUTPUT_TOO_LARGE, detail=excess)
         self.course.look_back(oom_killed=oom_killed, last_line=line, found=too_much or self._full_disk())
+
+    def _was_oom_killed(self) -> bool:
+        """Whether the kernel killed for want of memory; the engine may know that a moment after the end."""
+        deadline = time.monotonic() + _OOM_SECONDS
+        while True:
+            found = self.station.engine.find_container(self.container_id)
+            if found is None or found.oom_killed:
+                return found is not None
+            facts = self.course.facts
+            unexplained = facts.stop is None and facts.exit_code == _KILLED
+            if not unexplained or time.monotonic() >= deadline:
+                return False
+            time.sleep(_OOM_LOOK_SECONDS)
 
     def _full_disk(self) -> events.Stopped | None:
         """A model that found no room on the node did not fail, nor did it end well whatever it says.

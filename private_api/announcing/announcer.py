@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from enum import StrEnum
 from typing import Protocol
 
@@ -34,6 +35,8 @@ _SETTLE_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
 # Between two announcements of tasks that the slot which heard of them last may not run.
 _APART_SECONDS = 0.1
+# From a task's commit to its announcement.
+_MOMENT_SECONDS = 0.2
 # For a last announcement and a farewell; what is not said by then the next process says.
 _LEAVE_SECONDS = 2.0
 
@@ -120,6 +123,14 @@ class BrokerAnnouncer:
 
     def catch_up(self) -> int:
         """Have announced again what has no message; returns how many that are."""
+        missing = self._missing()
+        if missing:
+            # Twice, because a task may have been committed and not be announced yet, for a moment.
+            self._stopping.wait(_MOMENT_SECONDS)
+            missing &= self._missing()
+        return sum(self._announce_again(kind, count) for kind, count in missing.items())
+
+    def _missing(self) -> Counter[SlotKind]:
         # In this order: what a claim or a publication changes meanwhile makes the shortfall smaller, and the
         # next pass sees it.
         with self._database.read() as connection:
@@ -127,22 +138,20 @@ class BrokerAnnouncer:
         on_the_way = self._backlog.waiting() + self._publisher.in_flight()
         ready = self._publisher.count_ready()
         if ready is None:
-            return 0
-        return sum(
-            self._announce_again(kind, queued[kind], ready[kind], on_the_way[kind]) for kind in SlotKind
-        )
+            return Counter()
+        return +Counter({
+            kind: shortfall(queued=queued[kind], ready=ready[kind], on_the_way=on_the_way[kind])
+            for kind in SlotKind
+        })  # fmt: skip
 
-    def _announce_again(self, kind: SlotKind, queued: int, ready: int, on_the_way: int) -> int:
-        missing = shortfall(queued=queued, ready=ready, on_the_way=on_the_way)
-        if not missing:
-            return 0
+    def _announce_again(self, kind: SlotKind, missing: int) -> int:
         with self._database.read() as connection:
             task_ids = first_due(connection, kind, missing)
         for task_id in task_ids:
             self.announce(kind, task_id)
         ANNOUNCED_AGAIN.labels(kind.value).inc(len(task_ids))
         _log.info(
-            "%d of %d queued %s tasks are announced again", len(task_ids), queued, kind.value,
+            "%d queued %s tasks are announced again", len(task_ids), kind.value,
             extra={"action": "announced_again"},
         )  # fmt: skip
         return len(task_ids)

@@ -17,6 +17,9 @@ from contracts.states import TaskState
 from private_api.decisions.placement import Offer, fits, requirement_of
 from private_api.store.tables import models, now_ms, tasks
 
+# The order in which tasks are claimed, and that of each model's own line after another's.
+_LINE = (tasks.c.priority.desc(), tasks.c.seq)
+_LINES = (tasks.c.model_id, *_LINE)
 # The head start of other nodes. On one that is alone, an attempt after a failure begins so much later.
 OTHERS_FIRST_MS = 3000
 
@@ -71,7 +74,8 @@ def count_due_by_model(connection: Connection, kind: SlotKind, most: int) -> lis
     for model in connection.execute(_waiting_models(kind)).all():
         due = (
             select(tasks.c.seq)
-            .where(*_queued(kind), tasks.c.model_id == model.id, tasks.c.not_before <= now_ms())
+            .where(*_queued(kind), _is_of_model(model.id), tasks.c.not_before <= now_ms())
+            .order_by(*_LINES)
             .limit(most)
         )
         number = connection.execute(select(func.count()).select_from(due.subquery())).scalar_one()
@@ -107,11 +111,11 @@ def _first(kind: SlotKind, slot: Slot, *, lock: bool, model_id: int | None = Non
     query = (
         select(tasks.c.seq, tasks.c.priority, tasks.c.model_id)
         .where(*_queued(kind), *_is_due(slot))
-        .order_by(tasks.c.priority.desc(), tasks.c.seq)
+        .order_by(*(_LINE if model_id is None else _LINES))
         .limit(1)
     )
     if model_id is not None:
-        query = query.where(tasks.c.model_id == model_id)
+        query = query.where(_is_of_model(model_id))
     # PostgreSQL: racing claims take different rows instead of waiting. SQLite has one writer anyway.
     return query.with_for_update(skip_locked=True) if lock else query
 
@@ -120,7 +124,12 @@ def _waiting_models(kind: SlotKind) -> Select[Any]:
     """The models that have a task in the queue, found by leaping through the index from one to the next."""
     # From below the first: without a lower bound PostgreSQL may walk through the whole queue instead.
     steps = select(cast(0, models.c.id.type).label("id")).cte("steps", recursive=True)
-    lowest = select(func.min(tasks.c.model_id)).where(*_queued(kind), tasks.c.model_id > steps.c.id)
+    lowest = (
+        select(tasks.c.model_id)
+        .where(*_queued(kind), tasks.c.model_id > steps.c.id)
+        .order_by(*_LINES)
+        .limit(1)
+    )
     steps = steps.union_all(select(lowest.scalar_subquery()).where(steps.c.id.is_not(None)))
     asks = (models.c.limits, models.c.gpu_memory_bytes, models.c.node_labels)
     return select(models.c.id, models.c.human_readable_id, *asks).join(steps, models.c.id == steps.c.id)
@@ -132,8 +141,8 @@ def _heads(kind: SlotKind, slot: Slot, model_ids: Sequence[int]) -> Select[Any]:
     def first(column: ColumnElement[Any]) -> ColumnElement[Any]:
         return (
             select(column)
-            .where(*_queued(kind), tasks.c.model_id == models.c.id, *_is_due(slot))
-            .order_by(tasks.c.priority.desc(), tasks.c.seq)
+            .where(*_queued(kind), _is_of_model(models.c.id), *_is_due(slot))
+            .order_by(*_LINES)
             .limit(1)
             .correlate(models)
             .scalar_subquery()
@@ -141,6 +150,14 @@ def _heads(kind: SlotKind, slot: Slot, model_ids: Sequence[int]) -> Select[Any]:
 
     heads = (first(tasks.c.seq).label("seq"), first(tasks.c.priority).label("priority"))
     return select(models.c.id, *heads).where(models.c.id.in_(model_ids))
+
+
+def _is_of_model(model_id: Any) -> ColumnElement[bool]:
+    """That a task is in this model's line.
+
+    An equation would let the order by model fall away, and with it the need for the index that has all lines.
+    """
+    return tasks.c.model_id.between(model_id, model_id)
 
 
 def _is_due(slot: Slot) -> tuple[ColumnElement[bool], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 import urllib.parse
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -37,13 +38,12 @@ class Queues(ABC):
 
     def wait_ready(self, queue: str, count: int, seconds: float = 20.0) -> None:
         """Wait until that many messages are there to be taken."""
-        seen: list[int] = []
-
-        def look() -> bool:
-            seen.append(self.ready(queue))
-            return seen[-1] == count
-
-        eventually(look, seconds, f"{queue} holds {count} (last {seen[-1:]})", every=0.1)
+        deadline = time.monotonic() + seconds
+        while (seen := self.ready(queue)) != count:
+            assert time.monotonic() < deadline, (
+                f"{queue} holds {seen} messages after {seconds:g} s, not {count}"
+            )
+            time.sleep(0.1)
 
     def wait_consumers(self, queue: str, count: int, seconds: float = 20.0) -> None:
         """Wait until that many slots listen."""

@@ -111,7 +111,7 @@ def test_a_task_that_runs_again_is_announced_when_it_is_due(api: Api, broker: Te
     assert broker.ready("tasks.cpu") == 0
     # And once it is announced it can be claimed at once
     broker.wait_ready("tasks.cpu", 1, seconds=5)
-    again = api.claim()
+    again = api.claim(node="another")
     assert (again["task_id"], again["attempt"]) == (lease["task_id"], 2)
 
 

@@ -56,8 +56,8 @@ class Api:
         assert answer.status_code == 201, answer.text
         return answer.json["key"]
 
-    def claim(self, wait_seconds=0, kinds=("cpu",), slot="cpu-0"):
-        wanted = {"node": "n", "slot": slot, "kinds": list(kinds), "wait_seconds": wait_seconds}
+    def claim(self, wait_seconds=0, kinds=("cpu",), slot="cpu-0", node="n"):
+        wanted = {"node": node, "slot": slot, "kinds": list(kinds), "wait_seconds": wait_seconds}
         answer = self.call("POST", "/v1/leases", key=self.worker, json=wanted)
         assert answer.status_code in {200, 204}, answer.text
         return answer.json if answer.status_code == 200 else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from consumer.outside.engine import ContainerFacts
 from consumer.outside.errors import EngineAwayError
 from consumer.slot.cleaning import remove_other_slots
 from contracts.messages import BlobFacts
@@ -84,6 +86,24 @@ def test_a_child_out_of_memory_is_no_success(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.engine.oom_killed = True
     bench.run()
+    assert bench.code is ReasonCode.OUT_OF_MEMORY
+
+
+def test_the_engine_may_hear_of_the_lack_of_memory_after_the_end(tmp_path: Path) -> None:
+    # Given a killed model, of which the engine knows the reason only when it is asked for the third time
+    bench = Bench(tmp_path, lambda _: 137)
+    seen, times = bench.engine.find_container, iter(range(100))
+
+    def find(container_id: str) -> ContainerFacts | None:
+        facts = seen(container_id)
+        if facts is None or facts.state != "exited":
+            return facts
+        return replace(facts, oom_killed=next(times) >= 2)
+
+    bench.engine.find_container = find  # type: ignore[method-assign]
+    # When
+    bench.run()
+    # Then it is the model's failure, not the engine's
     assert bench.code is ReasonCode.OUT_OF_MEMORY
 
 

@@ -97,8 +97,8 @@ def test_the_file_has_no_variable_that_the_settings_do_not_give() -> None:
     required = set(re.findall(r"\$\{([A-Z_0-9]+):\?", _STACK.read_text()))
     # Then
     deployed = settings.deployed(chosen({}), dict.fromkeys(IMAGE_VARIABLES, "x"), "v1")
-    # What stack_files fingerprints is in the stack's own settings by then.
-    assert required - set(deployed.values) == {"RABBITMQ_CONFIGURATION"}
+    # What is fingerprinted for the stack is in the stack's own settings by then.
+    assert required - set(deployed.values) == {"CREDENTIALS_VERSION", "RABBITMQ_CONFIGURATION"}
 
 
 def test_the_file_agrees_with_compose() -> None:
