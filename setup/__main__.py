@@ -136,7 +136,7 @@ def run_tests(places: Places) -> None:
         command = [sys.executable, "-m", "pytest", *chosen]
         os.execvpe(command[0], command, environment)  # noqa: S606 - Our own interpreter; nothing is left to do here.
     if status := test_run.run_all(places, environment):
-        raise SetupError(f"Tests failed (pytest's exit status {status}); each half's closing line is above.")
+        raise SetupError(f"Tests failed (pytest's exit status {status}); each lane's closing line is above.")
 
 
 def run_swarm_tests(places: Places) -> None:
@@ -155,8 +155,10 @@ def run_swarm_tests(places: Places) -> None:
         service_images.ensure(client, places, os.environ)
     finally:
         client.close()
-    tests = [f"tests/{test_run.SWARM_FOLDER}"]
-    chosen = shlex.split(os.environ.get("ARGS", "")) or tests
+    folder, chosen = f"tests/{test_run.SWARM_FOLDER}", shlex.split(os.environ.get("ARGS", ""))
+    if not any(word.startswith("tests/") for word in chosen):
+        # Options alone must not mean every test there is.
+        chosen.append(folder)
     command = [sys.executable, "-m", "pytest", *chosen]
     os.execvpe(command[0], command, _test_environment(host))  # noqa: S606 - Our own interpreter, and the end.
 

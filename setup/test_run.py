@@ -1,7 +1,7 @@
-"""Run all tests in two halves side by side: what needs the full stack, and the rest. Both wait more than they
-work.
+"""Run all tests in three lanes side by side, since all of them wait more than they work: what needs the full
+stack, what ends engines and brokers of its own, and the rest.
 
-The first half's words go to a file and are shown when all has ended; the second's are shown as they come.
+The first lanes' words go to files and are shown when all has ended; the last one's are shown as they come.
 """
 
 from __future__ import annotations
@@ -9,45 +9,61 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from setup.console import say
 from setup.places import Places
 
-# These share one stack, which must not be brought up twice.
-STACK_FOLDERS = ("bundle", "e2e", "faults", "stack")
+# The folders of all lanes but the last. Those of the first share one stack, which is brought up once.
+FOLDERS = {"stack": ("e2e", "faults", "stack"), "machines": ("broker", "bundle", "chaos")}
+REST = "rest"
 # `make test-swarm` runs these by themselves: they are about times, and bring engines of their own.
 SWARM_FOLDER = "swarm"
 
 
-def halves(tests: Path) -> tuple[list[str], list[str]]:
-    """The tests of each half, those of the stack first; every one but the Swarm's is in one of them."""
+@dataclass(frozen=True)
+class Lane:
+    """Tests that run one after the other."""
+
+    name: str
+    tests: tuple[str, ...]
+
+
+def lanes(tests: Path) -> list[Lane]:
+    """All folders of tests but the Swarm's, each in one lane; the last lane has what no other has."""
     found = sorted({path.relative_to(tests).parts[0] for path in tests.rglob("test_*.py")} - {SWARM_FOLDER})
-    with_stack = [f"{tests.name}/{name}" for name in found if name in STACK_FOLDERS]
-    others = [f"{tests.name}/{name}" for name in found if name not in STACK_FOLDERS]
-    return with_stack, others
+    named = {name for folders in FOLDERS.values() for name in folders}
+    rest = tuple(name for name in found if name not in named)
+    return [
+        Lane(lane, tuple(f"{tests.name}/{name}" for name in folders))
+        for lane, folders in {**FOLDERS, REST: rest}.items()
+    ]
 
 
 def run_all(places: Places, environment: Mapping[str, str]) -> int:
-    """Run both halves; the exit status of the one that went worse."""
-    log = places.logs / "tests-of-the-stack.log"
-    with_stack, others = halves(places.checkout / "tests")
-    say(f"→ Testing {' '.join(with_stack)} beside the rest; what that says is in {log}")
-    with log.open("w") as words:
-        begun = [_begin(with_stack, environment, words.fileno()), _begin(others, environment, None)]
-        try:
-            status = _ends(begun)
-        except KeyboardInterrupt:
-            # The terminal told them too; they clean up what they started, and so shall not be left alone.
-            status = _ends(begun)
-    say(log.read_text(errors="replace"))
+    """Run all lanes; the exit status of the one that went worst."""
+    *beside, last = lanes(places.checkout / "tests")
+    logs = [places.logs / f"tests-{lane.name}.log" for lane in beside]
+    for lane, log in zip(beside, logs, strict=True):
+        say(f"→ Testing {' '.join(lane.tests)} beside the rest; what that says is in {log}")
+    begun = []
+    for lane, log in zip(beside, logs, strict=True):
+        with log.open("w") as words:
+            begun.append(_begin(lane, environment, words.fileno()))
+    begun.append(_begin(last, environment, None))
+    try:
+        status = _ends(begun)
+    except KeyboardInterrupt:
+        # The terminal told them too; they clean up what they started, and so shall not be left alone.
+        status = _ends(begun)
+    for log in logs:
+        say(log.read_text(errors="replace"))
     return max(status)
 
 
-def _begin(
-    tests: Sequence[str], environment: Mapping[str, str], output: int | None
-) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pytest", *tests]
+def _begin(lane: Lane, environment: Mapping[str, str], output: int | None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "pytest", *lane.tests]
     errors = None if output is None else subprocess.STDOUT
     return subprocess.Popen(command, env=dict(environment), stdout=output, stderr=errors)
 

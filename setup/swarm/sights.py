@@ -93,8 +93,14 @@ def jobs(client: docker.DockerClient, stack: str) -> list[Job]:
     for item in listed:
         if spec := services.get(item["ServiceID"]):
             name = spec["Name"].removeprefix(f"{stack}_")
-            seen.append(_job(item, name, current=item["Spec"] == spec["TaskTemplate"]))
+            seen.append(_job(item, name, current=is_current(item["Spec"], spec["TaskTemplate"])))
     return sorted(seen, key=lambda job: job.created_at, reverse=True)
+
+
+def is_current(job: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
+    """Whether a job was made as its service's template says now."""
+    # A service is told which runtime it has by default; its jobs say nothing of it.
+    return {"Runtime": "container", **job} == {"Runtime": "container", **template}
 
 
 def jobs_of(client: docker.DockerClient, chosen: Mapping[str, str]) -> list[Any]:

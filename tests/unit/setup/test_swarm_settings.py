@@ -101,6 +101,16 @@ def test_the_file_has_no_variable_that_the_settings_do_not_give() -> None:
     assert required - set(deployed.values) == {"CREDENTIALS_VERSION", "RABBITMQ_CONFIGURATION"}
 
 
+@pytest.mark.parametrize("file", [_STACK, _STACK.with_name("brokers.yaml")], ids=lambda path: path.name)
+def test_no_name_is_longer_than_a_swarm_allows(file: Path) -> None:
+    # Given names that end in a version, with the longest of each
+    names = re.findall(r'name: "?(\$\{STACK:\?\}_[\w.-]+(?:\$\{[A-Z_]+:\?\})?)', file.read_text())
+    assert len(names) > 1
+    for name in names:
+        whole = name.replace("${STACK:?}", "inferenceserver-12345678")
+        assert len(re.sub(r"\$\{[A-Z_]+:\?\}", "0" * 16, whole)) <= 64, name
+
+
 def test_the_file_agrees_with_compose() -> None:
     # Given
     stack = yaml.safe_load(_STACK.read_text())

@@ -39,6 +39,14 @@ def test_a_stack_that_is_well_waits_for_nothing() -> None:
     assert sights.unready(everything(), [HOME, GPU]) == {}
 
 
+def test_a_job_is_current_when_it_was_made_as_its_service_says_now() -> None:
+    # As an engine answers
+    template = {"ContainerSpec": {"Image": "sha256:1"}, "ForceUpdate": 0, "Runtime": "container"}
+    assert sights.is_current({"ContainerSpec": {"Image": "sha256:1"}, "ForceUpdate": 0}, template)
+    assert not sights.is_current({"ContainerSpec": {"Image": "sha256:2"}, "ForceUpdate": 0}, template)
+    assert not sights.is_current({"ContainerSpec": {"Image": "sha256:1"}, "ForceUpdate": 1}, template)
+
+
 def labelled(**numbers: str) -> list[Machine]:
     return [
         replace(GPU, node_id=name, name=name, labels={sights.BROKER_LABEL: number})
