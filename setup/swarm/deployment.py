@@ -157,12 +157,12 @@ def remove(client: docker.DockerClient, host: str, chosen: SwarmChosen) -> None:
 
 def _wait_until_gone(client: docker.DockerClient, chosen: SwarmChosen, service: str, seconds: float) -> None:
     label = f"{sights.STACK_LABEL}={chosen.stack}"
-    # One that is down will not say that anything is gone.
-    heard = {node.node_id for node in sights.machines(client) if node.reachable}
     deadline = time.monotonic() + seconds
     while True:
         # The service itself is gone at once; by its label its jobs are found until their machines have said
         # that the containers are.
+        # One that is down, or has left by itself, will not say that anything is gone.
+        heard = {node.node_id for node in sights.machines(client) if node.reachable}
         tasks = [task for task in jobs_of(client, {"label": label}) if task.get("NodeID") in heard]
         wanted = f"{chosen.stack}_{service}"
         here = client.containers.list(all=True, filters={"label": label}, ignore_removed=True)

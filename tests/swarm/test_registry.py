@@ -20,6 +20,7 @@ def fresh(swarm: SwarmStack) -> Iterator[Node]:
     """A machine more, with an engine and nothing else."""
     node = swarm.add()
     node.wait_until_it_answers()
+    node.load(image_of("slow-echo"))
     yield node
     swarm.machines.remove(node)
     node.close()
@@ -83,7 +84,6 @@ def test_leaving_drains_first_and_leaves_nothing(
     swarm: SwarmStack, user: Api, model: Model, second: Node, third: Node, fresh: Node
 ) -> None:
     # Given a machine with tasks
-    fresh.load(image_of("slow-echo"))
     swarm.wait_for_consumers(fresh)
     tasks = [user.submit(model("slow-echo"), {"steps.txt": b"40"}) for _ in range(6)]
     places = [swarm.where(task) for task in tasks]
