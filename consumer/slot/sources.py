@@ -21,8 +21,8 @@ _WITHDRAW_SECONDS = 0.5
 _SHORTEST_PART = 0.75
 # Claims that stand in for a broker are held no longer than this: it may be back, and then it is quicker.
 _INTERIM_SECONDS = 4.0
-# A slot that waits for announcements asks without one too, more often than a claim is held: a connection on which
-# nothing arrives any more looks for half a minute like one on which nothing is said.
+# A slot that waits for announcements asks without one too, more often than a claim is held: a connection on
+# which nothing arrives any more looks for half a minute like one on which nothing is said.
 _LOOK_PART = 0.4
 
 
