@@ -55,6 +55,13 @@ class Survey:
         """The node as it is now; raises ``OSError``."""
         slots = [self._slot(slot) for slot in self._slots]
         self._look_at_engine()
+        return self._with(slots, leaving=leaving)
+
+    def glance(self) -> NodeReport:
+        """The same with what the engine said last, since it is slow to list images; raises ``OSError``."""
+        return self._with([self._slot(slot) for slot in self._slots], leaving=False)
+
+    def _with(self, slots: list[SlotFacts], *, leaving: bool) -> NodeReport:
         return NodeReport(
             instance=self._instance,
             machine=self._machine,

@@ -180,7 +180,7 @@ class Reporter:
             if time.monotonic() >= deadline:
                 return
             try:
-                now = self._survey.report()
+                now = self._survey.glance()
             except OSError:
                 return
             if worth_saying(reported, now):

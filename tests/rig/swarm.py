@@ -42,6 +42,7 @@ class SwarmStack:
         self.places = Places(ROOT, state)
         self.switch = Switch()
         self.machines: list[Node] = []
+        self._added = 0
         self.join_line: list[str] = []
         self._models = models
         self._settings = {"IMAGES": "local", "GPUS": "none", "SWARM_ENCRYPTION": "off", **stack_settings_}
@@ -55,7 +56,8 @@ class SwarmStack:
 
     def add(self, **options: Any) -> Node:
         """One machine more, switched on, with nothing on it."""
-        node = Node(self.switch, len(self.machines) + 1, **options)
+        self._added += 1
+        node = Node(self.switch, self._added, **options)
         self.machines.append(node)
         node.begin()
         return node

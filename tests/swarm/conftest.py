@@ -17,6 +17,7 @@ from tests.rig.fixtures import explained, pytest_runtest_makereport
 from tests.rig.nodes import Node
 from tests.rig.polling import eventually
 from tests.rig.swarm import Stopwatch, SwarmStack, at_once
+from tests.swarm.sleeper import SITE, Sleeper
 
 __all__ = ["pytest_runtest_makereport"]
 
@@ -78,6 +79,25 @@ def second(swarm: SwarmStack) -> Node:
 @pytest.fixture(scope="session")
 def third(swarm: SwarmStack) -> Node:
     return swarm.machines[2]
+
+
+@pytest.fixture(scope="module")
+def sleeper(swarm: SwarmStack, admin: Api, user: Api) -> Iterator[Sleeper]:
+    """A machine more that stands still from its first use on; it leaves with the last test of the file."""
+    sleeper = Sleeper(swarm)
+    try:
+        swarm.stock(sleeper.node)
+        swarm.join(sleeper.node)
+        swarm.wait_for_consumers(sleeper.node)
+        model = admin.register("slow-echo", node_labels={"site": SITE})
+        task = user.submit(model, {"steps.txt": b"25"})
+        assert swarm.where(task) is sleeper.node
+        # From now on any machine will do.
+        assert admin.call("PATCH", f"/v1/models/{model}", json={"node_labels": None}).status_code == 200
+        sleeper.fall_asleep(task)
+        yield sleeper
+    finally:
+        sleeper.leave()
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,9 @@ class Node:
         return cast(NodeCalls, self)
 
     # As NodeCalls.
+    def glance(self) -> NodeReport:
+        return self.now
+
     def report(self, *arguments: object, leaving: bool = False) -> NodeReport | NodeOrders:
         if not arguments:
             # As Survey.
