@@ -26,9 +26,9 @@ from tests.rig.server import Server
 SLOTS = 2
 QUEUES = ("tasks.cpu", "tasks.gpu")
 # How long nobody may hear anything when a node has died, and when it has only fallen silent: its peers give
-# it up after net_ticktime, and a quarter more or less.
-DEAD_SECONDS = 15
-SILENT_SECONDS = 30
+# it up after net_ticktime, and a quarter more or less. All of it takes longer beside other tests.
+DEAD_SECONDS = 30
+SILENT_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -218,25 +218,27 @@ def test_a_node_that_is_cut_off_from_the_others_pauses_and_comes_back(
     alone = node_of(cluster, server.private_api.log)
     others = [node for node in cluster.nodes if node is not alone]
     flow = Flow(server, echo)
-    with flow.going():
-        # When the others no longer see it, while everybody else still does
-        alone.cut_off(*others)
-        cut = time.monotonic()
-        for _ in range(20):
-            user.submit(waiting, {"in.txt": b"in"})
-        # Then it sends everybody away instead of being a second broker
-        eventually(lambda: not cluster.answers(alone), SILENT_SECONDS, "the node pauses", every=0.3)
-        # And everybody goes on with the others
-        eventually(lambda: state_of(server) == "ok", SILENT_SECONDS, "the private API goes on", every=0.1)
-        cluster.wait_consumers("tasks.cpu", SLOTS, SILENT_SECONDS)
-        print(f"heard again after {time.monotonic() - cut:.1f} s")
-        assert time.monotonic() - cut < SILENT_SECONDS
-        sent = len(flow.tasks)
-        eventually(lambda: len(flow.tasks) > sent + 5, 30, "tasks go on coming")
+    try:
+        with flow.going():
+            # When the others no longer see it, while everybody else still does
+            alone.cut_off(*others)
+            cut = time.monotonic()
+            for _ in range(20):
+                user.submit(waiting, {"in.txt": b"in"})
+            # Then it sends everybody away instead of being a second broker
+            eventually(lambda: not cluster.answers(alone), SILENT_SECONDS, "the node pauses", every=0.3)
+            # And everybody goes on with the others
+            eventually(lambda: state_of(server) == "ok", SILENT_SECONDS, "the private API goes on", every=0.1)
+            cluster.wait_consumers("tasks.cpu", SLOTS, SILENT_SECONDS)
+            print(f"heard again after {time.monotonic() - cut:.1f} s")
+            assert time.monotonic() - cut < SILENT_SECONDS
+            sent = len(flow.tasks)
+            eventually(lambda: len(flow.tasks) > sent + 5, 30, "tasks go on coming")
+    finally:
+        alone.mend()
     flow.check()
     eventually(lambda: cluster.ready("tasks.gpu") >= before + 20, 30, "all are announced", every=0.3)
-    # And it is one of them again when the way is free
-    alone.mend()
+    # And it is one of them again, now that the way is free
     cluster.wait_ready_nodes()
     cluster.wait_members("tasks.cpu", 3)
 
