@@ -33,6 +33,7 @@ from setup import (
 )
 from setup.bundle import release
 from setup.console import SetupError, detail, fail, say, step
+from setup.machine import Machine
 from setup.places import Places
 from setup.swarm import leaving, membership, registry, start, status
 from setup.swarm import proxy as swarm_proxy
@@ -124,18 +125,15 @@ def run_tests(places: Places) -> None:
     busybox.ensure(this_machine)
     promtool.ensure(places, this_machine)
     compose.find(this_machine)
-    client = engine.connect(host)
-    try:
-        base_image.ensure(client, places, this_machine, os.environ)
-        part_images.ensure(client, places, os.environ)
-        service_images.ensure(client, places, os.environ)
-    finally:
-        client.close()
+    _ensure_all_images(places, this_machine, host)
     environment = _test_environment(host)
     if chosen := shlex.split(os.environ.get("ARGS", "")):
         command = [sys.executable, "-m", "pytest", *chosen]
         os.execvpe(command[0], command, environment)  # noqa: S606 - Our own interpreter; nothing is left to do here.
-    if status := test_run.run_all(places, environment):
+    with_swarm = _can_make_machines(this_machine)
+    if not with_swarm:
+        say("→ The tests of the Swarm are left out: only root on Linux can make machines out of namespaces.")
+    if status := test_run.run_all(places, environment, with_swarm=with_swarm):
         raise SetupError(f"Tests failed (pytest's exit status {status}); each lane's closing line is above.")
 
 
@@ -143,10 +141,24 @@ def run_swarm_tests(places: Places) -> None:
     """Bring what machines in namespaces need (an engine, all images), then run the tests of the Swarm."""
     places.make()
     this_machine = machine.look()
-    if not (this_machine.system == "Linux" and this_machine.is_root):
+    if not _can_make_machines(this_machine):
         raise SetupError("The tests of the Swarm make machines out of namespaces: run this as root on Linux.")
     host = engine.ensure(places, this_machine, os.environ)
     busybox.ensure(this_machine)
+    _ensure_all_images(places, this_machine, host)
+    folder, chosen = f"tests/{test_run.SWARM_FOLDER}", shlex.split(os.environ.get("ARGS", ""))
+    if not any(word.startswith("tests/") for word in chosen):
+        # Options alone must not mean every test there is.
+        chosen.append(folder)
+    command = [sys.executable, "-m", "pytest", *chosen]
+    os.execvpe(command[0], command, _test_environment(host))  # noqa: S606 - Our own interpreter, and the end.
+
+
+def _can_make_machines(this_machine: Machine) -> bool:
+    return this_machine.system == "Linux" and this_machine.is_root
+
+
+def _ensure_all_images(places: Places, this_machine: Machine, host: str) -> None:
     client = engine.connect(host)
     try:
         base_image.ensure(client, places, this_machine, os.environ)
@@ -155,12 +167,6 @@ def run_swarm_tests(places: Places) -> None:
         service_images.ensure(client, places, os.environ)
     finally:
         client.close()
-    folder, chosen = f"tests/{test_run.SWARM_FOLDER}", shlex.split(os.environ.get("ARGS", ""))
-    if not any(word.startswith("tests/") for word in chosen):
-        # Options alone must not mean every test there is.
-        chosen.append(folder)
-    command = [sys.executable, "-m", "pytest", *chosen]
-    os.execvpe(command[0], command, _test_environment(host))  # noqa: S606 - Our own interpreter, and the end.
 
 
 def _test_environment(host: str) -> dict[str, str]:

@@ -15,11 +15,12 @@ from pathlib import Path
 from setup.console import say
 from setup.places import Places
 
-# The folders of all lanes but the last. Those of the first share one stack, which is brought up once.
-FOLDERS = {"stack": ("e2e", "faults", "stack"), "machines": ("broker", "bundle", "chaos")}
-REST = "rest"
-# `make test-swarm` runs these by themselves: they are about times, and bring engines of their own.
+# `make test-swarm` runs these by themselves. They make machines out of namespaces, which takes root on Linux;
+# last in their lane, since they are about times and the others end about then.
 SWARM_FOLDER = "swarm"
+# The folders of all lanes but the last. Those of the first share one stack, which is brought up once.
+FOLDERS = {"stack": ("e2e", "faults", "stack"), "machines": ("broker", "bundle", "chaos", SWARM_FOLDER)}
+REST = "rest"
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,20 @@ class Lane:
     tests: tuple[str, ...]
 
 
-def lanes(tests: Path) -> list[Lane]:
-    """All folders of tests but the Swarm's, each in one lane; the last lane has what no other has."""
-    found = sorted({path.relative_to(tests).parts[0] for path in tests.rglob("test_*.py")} - {SWARM_FOLDER})
+def lanes(tests: Path, *, with_swarm: bool) -> list[Lane]:
+    """All folders of tests, the Swarm's if it can be had, each in one lane; the last has the rest."""
+    found = sorted({path.relative_to(tests).parts[0] for path in tests.rglob("test_*.py")})
     named = {name for folders in FOLDERS.values() for name in folders}
     rest = tuple(name for name in found if name not in named)
     return [
-        Lane(lane, tuple(f"{tests.name}/{name}" for name in folders))
+        Lane(lane, tuple(f"{tests.name}/{name}" for name in folders if with_swarm or name != SWARM_FOLDER))
         for lane, folders in {**FOLDERS, REST: rest}.items()
     ]
 
 
-def run_all(places: Places, environment: Mapping[str, str]) -> int:
+def run_all(places: Places, environment: Mapping[str, str], *, with_swarm: bool) -> int:
     """Run all lanes; the exit status of the one that went worst."""
-    *beside, last = lanes(places.checkout / "tests")
+    *beside, last = lanes(places.checkout / "tests", with_swarm=with_swarm)
     logs = [places.logs / f"tests-{lane.name}.log" for lane in beside]
     for lane, log in zip(beside, logs, strict=True):
         say(f"→ Testing {' '.join(lane.tests)} beside the rest; what that says is in {log}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Any
 
 from tests.rig.nodes import Node
@@ -21,14 +22,19 @@ class Sleeper:
         # What its engine is labelled with has the task begin there.
         self.node: Node = swarm.add(flags=["--label", f"site={SITE}"])
         self.task: dict[str, Any] = {}
-        self._since = 0.0
+        self._since = self._frozen_at = 0.0
         self._is_asleep = False
 
     def fall_asleep(self, task: dict[str, Any]) -> None:
         """Freeze it, in the middle of ``task``."""
-        self.task, self._since, self._is_asleep = task, time.monotonic(), True
+        self.task, self._is_asleep = task, True
+        self._since, self._frozen_at = time.monotonic(), time.time()
         self.node.freeze()
         self._swarm.machines.remove(self.node)
+
+    def seconds_until(self, moment: str) -> float:
+        """From when it was frozen until a time that the server tells; all clocks here are one."""
+        return datetime.fromisoformat(moment).timestamp() - self._frozen_at
 
     def asleep_seconds(self) -> float:
         """How long ago it was frozen."""
