@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 
 import docker
+from docker.errors import DockerException
 from docker.models.containers import Container
 
 from setup import leftovers
@@ -16,6 +19,7 @@ from setup.swarm import deployment, registry, sights
 from setup.swarm.membership import Membership, look, reached, recall
 
 LEAVE_SECONDS = 60
+NETWORKS_SECONDS = 15
 _VOLUMES = (
     "proxy-state", "proxy-data", "consumer-data", "rabbitmq-data", "broker-data", "postgres-data", "s3-data",
 )  # fmt: skip
@@ -99,6 +103,7 @@ def _go(client: docker.DockerClient, host: str, *, purge: bool) -> None:
     # Those that had ended are left to nobody.
     for container in client.containers.list(all=True, filters=label, ignore_removed=True):
         container.remove(force=True, v=True)
+    _remove_networks(client, label)
     for installation in filter(None, installations):
         removed = leftovers.remove(host, installation)
         detail(f"{removed} containers and volumes of models removed from the engine")
@@ -106,6 +111,21 @@ def _go(client: docker.DockerClient, host: str, *, purge: bool) -> None:
         for volume in volumes:
             deployment.command_line(host, ["volume", "rm", "--force", volume], {})
     say("This machine has left the Swarm. On a manager, `docker node rm` forgets it.")
+
+
+def _remove_networks(client: docker.DockerClient, label: Mapping[str, str | list[str] | bool]) -> None:
+    """Remove the Swarm's networks that the engine did not let go of, as after a power cut."""
+    deadline = time.monotonic() + NETWORKS_SECONDS
+    while left := client.networks.list(filters=dict(label)):
+        for network in left:
+            # It may be going at this moment, or have an end that is only being closed.
+            with suppress(DockerException):
+                network.remove()
+        if time.monotonic() > deadline:
+            names = ", ".join(str(network.name) for network in left)
+            detail(f"the engine keeps {names}; it forgets them when it is started again")
+            return
+        time.sleep(0.5)
 
 
 def _environment_of(container: Container) -> dict[str, str]:
