@@ -47,6 +47,8 @@ class LogFollower:
         # Where the next byte that is sent belongs, and how much of the engine's replay has been read already.
         self._offset = begins_at
         self._seen = 0
+        # How far the stream that is open has come.
+        self._position = 0
         self._buffer = bytearray()
         self._changed = Condition()
         self._exited = Event()
@@ -65,7 +67,11 @@ class LogFollower:
     def end_reading(self, note: str = "") -> None:
         """The container has ended: take the rest of its log, add ``note``, and let the sender finish."""
         self._exited.set()
-        self._reader.join(END_SECONDS)
+        before = -1
+        # The whole log may be on its way: a next life reads it from its beginning, and a busy engine is slow.
+        while self._reader.is_alive() and self._position != before:
+            before = self._position
+            self._reader.join(END_SECONDS)
         self._close_stream()
         with self._changed:
             if note and not self._full:
@@ -102,14 +108,14 @@ class LogFollower:
                 return
 
     def _read_stream(self) -> None:
-        position = 0
+        self._position = 0
         self._stream = stream = self._open_stream()
         for piece in stream:
-            position += len(piece)
-            fresh = position - self._seen
+            self._position += len(piece)
+            fresh = self._position - self._seen
             if fresh <= 0:
                 continue
-            self._seen = position
+            self._seen = self._position
             self._take(piece[-fresh:])
             if self._full or self._abandoned.is_set():
                 self._close_stream()

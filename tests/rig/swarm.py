@@ -235,7 +235,9 @@ class SwarmStack:
 
 
 def _swarm_networks(node: Node) -> list[Any]:
-    return [item for item in node.client.networks.list() if item.attrs["Driver"] == "overlay"]
+    # Docker's own `ingress` may stay on an engine that was killed as a manager.
+    overlays = [item for item in node.client.networks.list() if item.attrs["Driver"] == "overlay"]
+    return [item for item in overlays if item.name.startswith("inferenceserver-")]
 
 
 def _on_engine(node: Node) -> list[str]:
