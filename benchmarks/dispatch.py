@@ -61,7 +61,8 @@ def _has_none(swarm: SwarmStack, node: Node) -> bool:
 
 def _figure(name: str, one: tuple[float, float], several: tuple[float, float]) -> Figure:
     linear = several[0] / one[0] / MACHINES
-    limited = several[1] >= _CORES_ARE_BUSY
+    # Where one machine's slots take all cores already, more of them on the same cores cannot be faster.
+    limited = max(one[1], several[1]) >= _CORES_ARE_BUSY
     what = f"tasks that wait {_WAITS_SECONDS} s" if name == "waits" else "tasks that do nothing"
     return Figure(
         f"{what}, {MACHINES} machines of {_SLOTS} slots, on {os.cpu_count()} cores in all",

@@ -20,8 +20,10 @@ from setup.swarm.membership import Membership, look, reached, recall
 
 LEAVE_SECONDS = 60
 NETWORKS_SECONDS = 15
+# The last two are only ever made by compose.yaml, of the same stack.
 _VOLUMES = (
     "proxy-state", "proxy-data", "consumer-data", "rabbitmq-data", "broker-data", "postgres-data", "s3-data",
+    "prometheus-data", "grafana-data",
 )  # fmt: skip
 
 
@@ -80,20 +82,15 @@ def _send_away(client: docker.DockerClient, membership: Membership, name: str) -
 def _go(client: docker.DockerClient, host: str, *, purge: bool) -> None:
     """Leave as a worker: nobody here can ask a manager for anything, so the consumer is stopped by hand."""
     label: dict[str, str | list[str] | bool] = {"label": "com.docker.stack.namespace"}
-    running = client.containers.list(filters=label)
+    here = client.containers.list(all=True, filters=label, ignore_removed=True)
     mine = [
         container
-        for container in running
-        if container.labels.get("com.docker.swarm.service.name", "").endswith("_consumer")
+        for container in here
+        if container.status == "running"
+        and container.labels.get("com.docker.swarm.service.name", "").endswith("_consumer")
     ]
     installations = {_environment_of(container).get("INSTALLATION", "") for container in mine}
-    # A machine may have a node of the broker too.
-    volumes = {
-        mount["Name"]
-        for container in running
-        for mount in container.attrs["Mounts"]
-        if mount["Type"] == "volume"
-    }
+    stacks = {container.labels["com.docker.stack.namespace"] for container in here}
     for container in mine:
         seconds = int(container.attrs["Config"].get("StopTimeout") or LEAVE_SECONDS)
         with step(f"Stopping the consumer (a running task may end first, {seconds} s at most)"):
@@ -108,8 +105,8 @@ def _go(client: docker.DockerClient, host: str, *, purge: bool) -> None:
         removed = leftovers.remove(host, installation)
         detail(f"{removed} containers and volumes of models removed from the engine")
     if purge:
-        for volume in volumes:
-            deployment.command_line(host, ["volume", "rm", "--force", volume], {})
+        for stack in stacks:
+            _remove_volumes(client, stack)
     say("This machine has left the Swarm. On a manager, `docker node rm` forgets it.")
 
 
@@ -126,6 +123,14 @@ def _remove_networks(client: docker.DockerClient, label: Mapping[str, str | list
             detail(f"the engine keeps {names}; it forgets them when it is started again")
             return
         time.sleep(0.5)
+
+
+def _remove_volumes(client: docker.DockerClient, stack: str) -> None:
+    """Remove what any of the stack's services ever kept here."""
+    names = [f"{stack}_{name}" for name in _VOLUMES]
+    for volume in client.volumes.list(filters={"name": f"{stack}_"}):
+        if volume.name in names:
+            volume.remove(force=True)
 
 
 def _environment_of(container: Container) -> dict[str, str]:
@@ -145,10 +150,7 @@ def _end(
     removed = leftovers.remove(host, chosen.own.installation)
     detail(f"{removed} containers and volumes of models removed from the engine")
     if purge:
-        volumes = [f"{chosen.stack}_{name}" for name in _VOLUMES]
-        for volume in client.volumes.list(filters={"name": f"{chosen.stack}_"}):
-            if volume.name in volumes:
-                volume.remove(force=True)
+        _remove_volumes(client, chosen.stack)
         for folder in (places.secrets, places.stack_files):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (places.root_certificate, places.stack_settings):
