@@ -135,7 +135,7 @@ def measure(server: Server, *, postgres: Part) -> list[Figure]:  # noqa: ARG001 
         waiting = _at_rest(server, crowd)
         memory = _memory_bytes(server)
         prompt = _promptness(server, crowd, model)
-    with _crowd(server, wait_seconds=0.0, every_seconds=held * 0.4) as crowd:
+    with _crowd(server, wait_seconds=0.0, every_seconds=held) as crowd:
         coming = _at_rest(server, crowd)
     against = "half a core"
     return [

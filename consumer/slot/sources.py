@@ -21,9 +21,6 @@ _WITHDRAW_SECONDS = 0.5
 _SHORTEST_PART = 0.75
 # Claims that stand in for a broker are held no longer than this: it may be back, and then it is quicker.
 _INTERIM_SECONDS = 4.0
-# A slot that waits for announcements asks without one too, more often than a claim is held: a connection on
-# which nothing arrives any more looks for half a minute like one on which nothing is said.
-_LOOK_PART = 0.4
 
 
 class WorkSource(Protocol):
@@ -94,7 +91,9 @@ class Announcements:
         self._station = station
         self._listener = listener
         self._long_poll = LongPoll(station, _INTERIM_SECONDS)
-        self._wait_seconds = station.settings.claim_wait_seconds * _LOOK_PART
+        # Then it asks without having heard. More often would cost: a thousand slots at 10 s are two thirds of
+        # a core of the private API, at 25 s a third.
+        self._wait_seconds = station.settings.claim_wait_seconds
         self._leaving = False
         # An announcement is not taken by who cannot claim: first the server must have let us.
         self._server_answers = False
