@@ -62,7 +62,7 @@ def swarm(tmp_path_factory: pytest.TempPathFactory, stopwatch: Stopwatch) -> Ite
             cluster.wait_for_consumers(*cluster.machines[1:])
             stopwatch.lap("two machines join: both consumers heard")
             yield cluster
-            at_once([partial(cluster.make, "swarm-leave", node) for node in cluster.machines[1:]])
+            at_once([partial(cluster.make, "swarm-leave", node, PURGE="1") for node in cluster.machines[1:]])
             cluster.make("swarm-leave", PURGE="1")
             remaining = cluster.remains()
         assert not remaining, f"the stack left behind: {remaining}"

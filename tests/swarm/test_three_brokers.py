@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,6 +50,14 @@ def slots_that_hear(swarm: SwarmStack) -> int:
     return max((int(queue["consumers"] or 0) for queue in queues or []), default=0)
 
 
+def seconds_of_a_task(user: Api, model: str) -> float:
+    """How long a small task takes: a slot that does not hear of it looks for one every 25 s only."""
+    began = time.monotonic()
+    ended = user.run(model)
+    assert ended["state"] == "succeeded", ended
+    return time.monotonic() - began
+
+
 def test_without_labelled_machines_three_brokers_are_refused(swarm: SwarmStack) -> None:
     said = swarm.make("swarm-init", BROKER_NODES="3", ADVERTISE=swarm.home.address, check=False)
     assert "inferenceserver.broker=1, 2 and 3" in said
@@ -70,7 +79,8 @@ def test_a_machine_with_a_node_of_the_broker_is_lost(
         ended = user.ended(user.submit(model("echo"), {"n": b"%d" % number}), seconds=60)
         assert ended["state"] == "succeeded", ended
     eventually(lambda: nodes_that_run(swarm) == 2, 60, "the broker has noticed", every=0.5)
-    eventually(lambda: slots_that_hear(swarm) == 2, 60, "the slots left hear", every=0.5)
+    # (The broker itself counts the lost machine's slots for a while: nobody has hung up.)
+    eventually(lambda: seconds_of_a_task(user, model("echo")) < 5, 90, "the slots left hear")
     stopwatch.lap("one machine of three brokers killed: the slots left hear")
     # And when it is back, it is one of them again
     third.start()
