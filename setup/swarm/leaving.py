@@ -12,7 +12,7 @@ import docker
 from docker.errors import DockerException
 from docker.models.containers import Container
 
-from setup import leftovers
+from setup import choices, leftovers
 from setup.console import SetupError, detail, say, step
 from setup.places import Places
 from setup.swarm import deployment, registry, sights
@@ -32,18 +32,16 @@ def leave(places: Places) -> None:
 
     On the stack's home the whole stack goes, consumers first; its data stays unless PURGE=1 deletes it.
     """
-    purge = os.environ.get("PURGE") or "0"
-    if purge not in {"0", "1"}:
-        raise SetupError(f"PURGE must be 0 or 1, not {purge!r}.")
+    purge = choices.read(os.environ, "PURGE")
     with reached(places) as (client, host, _):
         membership = look(client)
         named = os.environ.get("NODE", "")
         if named:
             _send_away(client, membership, named)
         elif membership.manager:
-            _end(client, host, places, membership, purge=purge == "1")
+            _end(client, host, places, membership, purge=purge)
         elif membership.active:
-            _go(client, host, purge=purge == "1")
+            _go(client, host, purge=purge)
         else:
             say("This engine is in no Swarm; nothing to leave.")
 

@@ -43,7 +43,8 @@ def look(client: docker.DockerClient) -> Membership:
     """Ask the engine."""
     try:
         said = client.info()["Swarm"]
-        client.swarm.reload() if said.get("ControlAvailable") else None
+        if said.get("ControlAvailable"):
+            client.swarm.reload()
     except (DockerException, RequestException) as error:
         raise SetupError(f"The engine does not say whether it is in a Swarm: {error}") from error
     return Membership(
