@@ -53,6 +53,7 @@ class S3BlobStore:
             self._bucket.make()
             _log.info("the bucket was made", extra={"action": "bucket_made"})
         self._bucket.probe()
+        self._bucket.probe_upload()
 
     def begin(self, key: str, *, declared_bytes: int | None) -> S3BlobWriter:
         """Start an upload."""

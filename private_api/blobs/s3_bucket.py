@@ -116,6 +116,15 @@ class S3Bucket:
         self.delete(key)
         return are_md5
 
+    def probe_upload(self) -> None:
+        """Begin and abort an upload in parts: are we allowed to?
+
+        At the first one OpenStack Swift makes a second bucket, which it denies to uploads beside that one for
+        some seconds; so this comes before there are any.
+        """
+        key = f"inputs/probe-{secrets.token_hex(8)}"
+        self.abort_upload(key, self.begin_upload(key))
+
     # The client's own `put_object` pulls from a stream and holds each part up to three times; ours is pushed
     # by a request's body. So these calls go one level lower, to methods that it keeps to itself. It sends a
     # hash of every body along (a signed SHA-256; over TLS, an MD5) against which a store checks what it got,

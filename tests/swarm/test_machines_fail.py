@@ -23,6 +23,34 @@ def other(swarm: SwarmStack, node: Node) -> Node:
     return next(machine for machine in swarm.machines[1:3] if machine is not node)
 
 
+def test_the_managers_engine_is_killed_and_started_again(
+    swarm: SwarmStack, user: Api, model: Model, stopwatch: Stopwatch
+) -> None:
+    # Given a task that is running while it happens
+    task = user.submit(model("slow-echo"), {"steps.txt": b"60"})
+    node = swarm.where(task)
+    # When the engine that is manager and home is killed, and started again: all the stack's services with it
+    stopwatch.begin()
+    swarm.home.kill_engine()
+    swarm.home.start_engine()
+    swarm.home.wait_until_it_answers()
+    # Then the stack comes back by itself, and the task has lost nothing
+    eventually(lambda: _answers(user), 150, "the server answers again", every=0.5)
+    stopwatch.lap("manager's engine killed and started: the server answers")
+    ended = user.ended(task, seconds=90)
+    assert (ended["state"], ended["attempt"]) == ("succeeded", 1), ended
+    assert not swarm.models_of(other(swarm, node), task)
+    swarm.wait_for_consumers(node)
+    stopwatch.lap("manager's engine killed and started: machines are heard")
+
+
+def _answers(user: Api) -> bool:
+    try:
+        return user.get("/readyz", timeout=5).status_code == 200
+    except OSError:
+        return False
+
+
 # The sleeper is frozen from here on, so that two minutes have passed at the end of this file.
 @pytest.mark.usefixtures("sleeper")
 def test_a_killed_machines_task_runs_elsewhere_within_thirty_seconds(
@@ -116,34 +144,6 @@ def test_cut_off_from_the_manager_a_machine_goes_on_with_its_task(
 def _state(swarm: SwarmStack, node: Node) -> str:
     said = swarm.home.run("docker", "node", "inspect", "--format", "{{.Status.State}}", swarm.id_of(node))
     return said.strip()
-
-
-def test_the_managers_engine_is_killed_and_started_again(
-    swarm: SwarmStack, user: Api, model: Model, stopwatch: Stopwatch
-) -> None:
-    # Given a task that is running while it happens
-    task = user.submit(model("slow-echo"), {"steps.txt": b"60"})
-    node = swarm.where(task)
-    # When the engine that is manager and home is killed, and started again: all the stack's services with it
-    stopwatch.begin()
-    swarm.home.kill_engine()
-    swarm.home.start_engine()
-    swarm.home.wait_until_it_answers()
-    # Then the stack comes back by itself, and the task has lost nothing
-    eventually(lambda: _answers(user), 150, "the server answers again", every=0.5)
-    stopwatch.lap("manager's engine killed and started: the server answers")
-    ended = user.ended(task, seconds=90)
-    assert (ended["state"], ended["attempt"]) == ("succeeded", 1), ended
-    assert not swarm.models_of(other(swarm, node), task)
-    swarm.wait_for_consumers(node)
-    stopwatch.lap("manager's engine killed and started: machines are heard")
-
-
-def _answers(user: Api) -> bool:
-    try:
-        return user.get("/readyz", timeout=5).status_code == 200
-    except OSError:
-        return False
 
 
 def test_a_machine_with_a_full_disk_takes_no_task(

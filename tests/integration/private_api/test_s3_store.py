@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def unfinished(store):
 def requests_of(store):
     pools = store._bucket._client._http.pools
     return sum(pools[key].num_requests for key in pools.keys())  # noqa: SIM118 - urllib3's container refuses to be iterated.
+
+
+# Before the first upload.
+
+
+def test_a_prepared_store_takes_many_first_uploads_at_once_and_has_nothing_unfinished(store):
+    # Swift keeps parts in a bucket of their own, and begins to know of it only some seconds after making it.
+    assert unfinished(store) == []
+    with ThreadPoolExecutor(8) as pool:
+        stored = pool.map(lambda number: store_bytes(store, f"inputs/{number}", LARGE), range(8))
+        assert {blob.size_bytes for blob in stored} == {len(LARGE)}
+    assert unfinished(store) == []
 
 
 # The remains of multipart uploads.
