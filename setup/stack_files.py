@@ -11,8 +11,13 @@ from setup import stack_settings
 from setup.places import Places
 from setup.stack_settings import Chosen
 
-# What has a container made anew when it changed: the variable that compose.yaml labels it with, and the file.
-CONFIGURATION = {"RABBITMQ_CONFIGURATION": "stack/rabbitmq.conf", "PROXY_CONFIGURATION": "proxy/base.json"}
+# What has a container made anew when it changed: the file, and the variable with which compose.yaml labels
+# the container, or swarm/stack.yaml names the file.
+CONFIGURATION = {
+    "RABBITMQ_CONFIGURATION": "stack/rabbitmq.conf",
+    "PROXY_CONFIGURATION": "proxy/base.json",
+    "NAME_CHECK": "stack/named.sh",
+}
 # The same for all files of a folder: what the nodes of a broker of three start with.
 BROKERS = "stack/brokers"
 

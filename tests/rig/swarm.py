@@ -141,7 +141,14 @@ class SwarmStack:
 
     def consumer(self, node: Node) -> Any:
         """The consumer's running container on a machine; None where there is none."""
-        label = f"com.docker.swarm.service.name={self.stack}_consumer"
+        return self._container(node, "consumer")
+
+    def container_at_home(self, service: str) -> Any:
+        """A service's running container on the first machine; None where there is none."""
+        return self._container(self.home, service)
+
+    def _container(self, node: Node, service: str) -> Any:
+        label = f"com.docker.swarm.service.name={self.stack}_{service}"
         found = node.client.containers.list(filters={"label": label}, ignore_removed=True)
         return found[0] if found else None
 

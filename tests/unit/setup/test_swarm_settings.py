@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -98,7 +99,7 @@ def test_the_file_has_no_variable_that_the_settings_do_not_give() -> None:
     # Then
     deployed = settings.deployed(chosen({}), dict.fromkeys(IMAGE_VARIABLES, "x"), "v1")
     # What is fingerprinted for the stack is in the stack's own settings by then.
-    assert required - set(deployed.values) == {"CREDENTIALS_VERSION", "RABBITMQ_CONFIGURATION"}
+    assert required - set(deployed.values) == {"CREDENTIALS_VERSION", "RABBITMQ_CONFIGURATION", "NAME_CHECK"}
 
 
 @pytest.mark.parametrize("file", [_STACK, _STACK.with_name("brokers.yaml")], ids=lambda path: path.name)
@@ -111,6 +112,27 @@ def test_no_name_is_longer_than_a_swarm_allows(file: Path) -> None:
         assert len(re.sub(r"\$\{[A-Z_]+:\?\}", "0" * 16, whole)) <= 64, name
 
 
+def without_name_check(service: str, check: dict[str, Any]) -> dict[str, Any]:
+    """A health check as it is on one machine alone, where a name is never lost."""
+    words = as_words(check)["test"]
+    before = ["CMD", "sh", "/etc/inferenceserver/named.sh", service]
+    return {**check, "test": ["CMD", *words[4:]] if words[:4] == before else words}
+
+
+def as_words(check: dict[str, Any]) -> dict[str, Any]:
+    kind, *words = check["test"]
+    return {**check, "test": ["CMD", "sh", "-c", *words] if kind == "CMD-SHELL" else [kind, *words]}
+
+
+def test_whoever_is_looked_for_by_name_notices_when_it_is_lost() -> None:
+    services = yaml.safe_load(_STACK.read_text())["services"]
+    # Nobody looks for consumers, and nobody but a check of its certificate for the proxy.
+    for name in services.keys() - {"consumer", "proxy"}:
+        check = services[name]["healthcheck"]
+        assert check["test"] != without_name_check(name, check)["test"], name
+        assert "named.sh" in {item["source"] for item in services[name]["configs"]}, name
+
+
 def test_the_file_agrees_with_compose() -> None:
     # Given
     stack = yaml.safe_load(_STACK.read_text())
@@ -118,7 +140,7 @@ def test_the_file_agrees_with_compose() -> None:
     # Then each service has the program, the check and the settings that it has there
     for name, service in stack["services"].items():
         there = compose[name]
-        assert service["healthcheck"] == there["healthcheck"], name
+        assert without_name_check(name, service["healthcheck"]) == as_words(there["healthcheck"]), name
         assert service.get("command") == there.get("command"), name
         assert service["user"] == there["user"], name
         shared = set(service.get("environment", {})) & set(there.get("environment", {}))
