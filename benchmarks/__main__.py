@@ -23,7 +23,7 @@ from benchmarks import (
     submits,
 )
 from benchmarks.figures import Figure, table
-from setup.stack_settings import Chosen, parse
+from setup.stack.stack_settings import Chosen, parse
 from tests.rig.parts import Part, start_postgres, start_rabbitmq
 from tests.rig.ports import free_ports
 from tests.rig.server import Server

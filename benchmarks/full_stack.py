@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks import small_task
 from benchmarks.figures import Figure
 from benchmarks.large_bodies import incompressible_zip, nginx, resident_bytes
-from setup import part_images
+from setup.images import part_images
 from tests.models.images import engine
 from tests.rig.polling import eventually
 from tests.rig.ports import free_ports

@@ -8,33 +8,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from setup import (
-    backup,
-    base_image,
-    busybox,
-    choices,
-    compose,
-    demo,
-    dockerd,
-    engine,
-    example_images,
-    leftovers,
-    machine,
-    model_test,
-    module_length,
-    part_images,
-    ports,
-    promtool,
-    server,
-    service_images,
-    stack,
-    stack_rotation,
-    test_run,
-)
+from setup import choices
 from setup.bundle import release
+from setup.checks import module_length, promtool, test_run
 from setup.console import SetupError, detail, fail, say, step
-from setup.machine import Machine
+from setup.embedded import demo, server
+from setup.engine import dockerd, engine, leftovers
+from setup.host import machine, ports
+from setup.host.machine import Machine
+from setup.images import base_image, busybox, example_images, part_images, service_images
+from setup.model_test import model_test
 from setup.places import Places
+from setup.stack import backup, compose, stack, stack_rotation
 from setup.swarm import leaving, membership, registry, start, status
 from setup.swarm import proxy as swarm_proxy
 

@@ -1,7 +1,7 @@
 """What two runs of a model say about it, in words for its author: pure functions from what was seen to
 findings.
 
-``setup/model_test.py`` enters once both profiles have been tried. A table test holds every finding.
+``setup/model_test/`` enters once both profiles have been tried. A table test holds every finding.
 """
 
 from __future__ import annotations

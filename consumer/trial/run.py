@@ -1,6 +1,6 @@
 """One run of a model on a sample: a real attempt in a real sandbox, and everything that was seen of it.
 
-``setup/model_test.py`` enters, once for each profile. Whatever the run made on the engine is gone when this
+``setup/model_test/`` enters, once for each profile. Whatever the run made on the engine is gone when this
 returns; the log and the output stay in the folder that it was given.
 """
 

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from setup import backup, choices, stack, stack_rotation
+from setup import choices
 from setup.bundle import proxy
 from setup.console import SetupError, fail
 from setup.places import Places
+from setup.stack import backup, stack, stack_rotation
 
 
 def _down(places: Places) -> None:

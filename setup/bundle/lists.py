@@ -10,9 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from setup import base_image, registry_credentials, stack_settings
 from setup.bundle import manifest
 from setup.bundle.manifest import Manifest
+from setup.images import base_image
+from setup.stack import registry_credentials, stack_settings
 
 _HERE = Path(__file__).parent
 # Variables of single commands, beside the stack's settings.

@@ -14,10 +14,12 @@ from typing import Any
 from docker.errors import APIError, DockerException
 from requests.exceptions import RequestException
 
-from setup import container_streams, engine, machine, stack, stack_watch
 from setup.console import SetupError
+from setup.engine import container_streams, engine
+from setup.host import machine
 from setup.places import Places
-from setup.stack_settings import Chosen
+from setup.stack import stack, stack_watch
+from setup.stack.stack_settings import Chosen
 
 # It ran at the start, with the image, the settings, the volume and the network that all its commands need.
 _MODEL = "proxy-configuration"

@@ -18,22 +18,17 @@ from pathlib import Path
 
 import docker
 
-from setup import (
-    base_image,
-    choices,
-    engine,
-    example_images,
-    machine,
-    service_images,
-    stack_images,
-    stack_settings,
-)
+from setup import choices
 from setup.bundle import lists, manifest, saved, sbom, software, toolbox
 from setup.bundle.archive import MANIFEST, Archive
 from setup.bundle.manifest import Image, Layer, Manifest
 from setup.bundle.software import Traces
 from setup.console import SetupError, detail, say, step
+from setup.engine import engine
+from setup.host import machine
+from setup.images import base_image, example_images, service_images
 from setup.places import Places
+from setup.stack import stack_images, stack_settings
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import docker
 
-from setup import base_image, images, service_images
+from setup.images import base_image, images, service_images
+from setup.images.service_images import ServiceImage
 from setup.places import Places
-from setup.service_images import ServiceImage
 
 SETUP = ServiceImage("setup", "what sets a server up")
 

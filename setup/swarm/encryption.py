@@ -13,8 +13,8 @@ import docker
 from docker.errors import ContainerError, DockerException
 from requests.exceptions import RequestException
 
-from setup import base_image
 from setup.console import SetupError
+from setup.images import base_image
 
 # AES-GCM with a key of 160 bits (four bytes of them salt) and a check value of 64: what the engine asks for.
 _ASK = r"""

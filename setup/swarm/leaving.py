@@ -12,8 +12,9 @@ import docker
 from docker.errors import DockerException
 from docker.models.containers import Container
 
-from setup import choices, leftovers
+from setup import choices
 from setup.console import SetupError, detail, say, step
+from setup.engine import leftovers
 from setup.places import Places
 from setup.swarm import deployment, registry, sights
 from setup.swarm.membership import Membership, look, reached, recall

@@ -11,9 +11,10 @@ import docker
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
-from setup import engine, machine
 from setup.console import SetupError
-from setup.machine import Machine
+from setup.engine import engine
+from setup.host import machine
+from setup.host.machine import Machine
 from setup.places import Places
 from setup.swarm import settings
 from setup.swarm.settings import SwarmChosen

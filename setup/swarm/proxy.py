@@ -14,10 +14,12 @@ import docker
 from docker.errors import ContainerError, DockerException
 from requests.exceptions import RequestException
 
-from setup import engine, machine, stack_watch
 from setup.console import SetupError
+from setup.engine import engine
+from setup.host import machine
 from setup.places import Places
-from setup.stack_settings import SERVICE_USER
+from setup.stack import stack_watch
+from setup.stack.stack_settings import SERVICE_USER
 from setup.swarm.encryption import error_words
 from setup.swarm.membership import recalled
 from setup.swarm.settings import SwarmChosen

@@ -19,11 +19,12 @@ import urllib3
 from docker.errors import APIError, ContainerError, DockerException, NotFound
 from requests.exceptions import RequestException
 
-from setup import base_image, part_images, stack_settings
 from setup.console import SetupError, detail, say, step
-from setup.part_images import PartImage
+from setup.images import base_image, part_images
+from setup.images.part_images import PartImage
 from setup.places import Places
-from setup.stack_settings import SERVICE_USER
+from setup.stack import stack_settings
+from setup.stack.stack_settings import SERVICE_USER
 from setup.swarm import release
 from setup.swarm.encryption import error_words
 from setup.swarm.membership import look, reached

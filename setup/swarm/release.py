@@ -14,9 +14,9 @@ import docker
 from docker.errors import DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
-from setup import stack_secrets
 from setup.console import SetupError, detail, step
 from setup.places import Places
+from setup.stack import stack_secrets
 from setup.swarm import deployment
 from setup.swarm.settings import ON_EVERY_MACHINE, SwarmChosen
 

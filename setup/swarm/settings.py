@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from setup import stack_settings
 from setup.console import SetupError
-from setup.stack_settings import Chosen
+from setup.stack import stack_settings
+from setup.stack.stack_settings import Chosen
 
 # What a consumer needs beside the time in which its tasks may end: handing back, removing containers.
 CLEANING_SECONDS = 40

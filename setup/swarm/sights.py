@@ -13,7 +13,7 @@ from docker.errors import DockerException
 from requests.exceptions import RequestException
 
 from setup.console import SetupError
-from setup.stack_settings import Chosen
+from setup.stack.stack_settings import Chosen
 
 STACK_LABEL = "com.docker.stack.namespace"
 HOME_LABEL = "inferenceserver.home"

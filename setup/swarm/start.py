@@ -10,9 +10,9 @@ import docker
 from docker.errors import APIError, DockerException
 from requests.exceptions import RequestException
 
-from setup import stack, stack_settings, stack_watch
 from setup.console import SetupError, detail, say, step
 from setup.places import Places
+from setup.stack import stack, stack_settings, stack_watch
 from setup.swarm import deployment, encryption, proxy, registry, release, settings, sights
 from setup.swarm.membership import Membership, look, reached, recall
 from setup.swarm.settings import Encryption, SwarmChosen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from setup.example_images import DICOM_TAG
+from setup.images.example_images import DICOM_TAG
 from tests.rig.api import Api
 from tests.rig.dicom import BODY_SIDE, build_example, ct_slice
 from tests.rig.zips import files_of

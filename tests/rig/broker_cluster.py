@@ -24,7 +24,7 @@ from docker.types import Ulimit
 from pika.exceptions import AMQPError
 
 from contracts.announcements import BrokerAddress, broker_address
-from setup.stack_secrets import broker_definitions
+from setup.stack.stack_secrets import broker_definitions
 from tests.rig.brokers import Queues
 from tests.rig.parts import LABEL
 from tests.rig.polling import eventually

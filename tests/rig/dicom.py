@@ -11,8 +11,10 @@ from typing import Any
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from setup import base_image as base
-from setup import engine, example_images, machine
+from setup.engine import engine
+from setup.host import machine
+from setup.images import base_image as base
+from setup.images import example_images
 from setup.places import Places
 
 # What must be found nowhere in a result.

@@ -17,9 +17,10 @@ from typing import Any
 import certifi
 import docker
 
-from setup import compose, machine, stack, stack_watch
+from setup.host import machine
 from setup.places import Places
-from setup.stack_settings import Chosen
+from setup.stack import compose, stack, stack_watch
+from setup.stack.stack_settings import Chosen
 from tests.models.images import engine
 from tests.rig import remains
 from tests.rig.api import Api

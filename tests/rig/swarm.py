@@ -20,8 +20,9 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from setup import base_image, part_images, service_images, stack_settings
+from setup.images import base_image, part_images, service_images
 from setup.places import Places
+from setup.stack import stack_settings
 from setup.swarm import registry, settings
 from tests.models.images import image_of
 from tests.rig.api import Api

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from setup import service_images
+from setup.images import service_images
 from tests.models.images import engine
 from tests.rig import remains
 from tests.rig.api import Api, problem

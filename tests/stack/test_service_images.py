@@ -7,8 +7,8 @@ import json
 import pytest
 from docker.errors import ContainerError
 
-from setup import service_images
-from setup.service_images import ServiceImage
+from setup.images import service_images
+from setup.images.service_images import ServiceImage
 from tests.models.images import engine
 from tests.rig.stack import ROOT, Stack
 

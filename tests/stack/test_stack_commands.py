@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from setup import stack_watch
-from setup.stack_settings import parse
+from setup.stack import stack_watch
+from setup.stack.stack_settings import parse
 from tests.models.images import engine
 from tests.rig import remains
 from tests.rig.api import Api

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from setup import stack_watch
+from setup.stack import stack_watch
 from tests.rig.stack import Stack, everything_about
 from tests.rig.stack_fixtures import secrets_of
 

@@ -16,7 +16,7 @@ from consumer.trial.run import Plan, Run, try_model
 from contracts.messages import Limits, MountPoints, SandboxProfile
 from contracts.reasons import ReasonCode
 from private_api.http.shapes import DEFAULT_LIMITS
-from setup.example_images import DICOM_TAG
+from setup.images.example_images import DICOM_TAG
 from tests.rig.dicom import BODY_HU, BODY_SIDE, BONE_HU, BONE_SIDE, PATIENT, build_example, ct_slice
 from tests.rig.zips import zip_of
 

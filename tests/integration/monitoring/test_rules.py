@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from setup import promtool
+from setup.checks import promtool
 from setup.places import Places
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from setup.apt_sources import Source, choose
+from setup.host.apt_sources import Source, choose
 
 DEB822 = """\
 Types: deb deb-src

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from setup import service_images, stack_files
 from setup.bundle import __main__ as door
 from setup.bundle import lists, proxy, toolbox
 from setup.bundle.manifest import Manifest
 from setup.console import worded
+from setup.images import service_images
 from setup.places import Places
+from setup.stack import stack_files
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from setup.busybox import is_static
-from setup.demo import farewell, status_line
-from setup.dockerd import How, Started, recall
-from setup.example_images import Example
-from setup.machine import read_os_release
-from setup.module_length import measure, too_long
+from setup.checks.module_length import measure, too_long
+from setup.embedded.demo import farewell, status_line
+from setup.embedded.registration import Wanted, next_change
+from setup.engine.dockerd import How, Started, recall
+from setup.host.machine import read_os_release
+from setup.images.busybox import is_static
+from setup.images.example_images import Example
 from setup.places import LONGEST_SOCKET_PATH, Places
-from setup.registration import Wanted, next_change
 
 WANTED = Wanted("digits", "reads digits", "digits:1", "sha256:new", "abc")
 PRESENT = {

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from setup import dockerd
-from setup.machine import Machine
+from setup.engine import dockerd
+from setup.host.machine import Machine
+from setup.host.processes import start_time
 from setup.places import Places
-from setup.processes import start_time
 
 
 @pytest.fixture

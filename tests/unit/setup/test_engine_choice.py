@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from setup.dockerd import explain
-from setup.engine import Answer, Step, candidates, decide, version_numbers
-from setup.machine import Machine
+from setup.engine.dockerd import explain
+from setup.engine.engine import Answer, Step, candidates, decide, version_numbers
+from setup.host.machine import Machine
 
 DEBIAN_ROOT = Machine("Linux", "debian", "bookworm", is_root=True, has_apt=True, has_systemd=False)
 DEBIAN_USER = Machine("Linux", "debian", "bookworm", is_root=False, has_apt=True, has_systemd=True)

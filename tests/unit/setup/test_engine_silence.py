@@ -11,8 +11,9 @@ from pathlib import Path
 import docker
 import pytest
 
-from setup import images, pulling
 from setup.console import SetupError
+from setup.engine import pulling
+from setup.images import images
 
 RECIPE = images.Recipe("t:1", "a test", {"Dockerfile": b"FROM scratch"}, "p:1")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from setup.base_image import Bootstrap, how_to_bootstrap, machine_ca_bundle
-from setup.images import (
+from setup.host.machine import Machine
+from setup.images.base_image import Bootstrap, how_to_bootstrap, machine_ca_bundle
+from setup.images.images import (
     Recipe,
     build_network,
     fingerprint,
@@ -16,7 +17,6 @@ from setup.images import (
     read_context,
     withheld_credentials,
 )
-from setup.machine import Machine
 
 RECIPE = Recipe("t:1", "a test", {"Dockerfile": b"FROM scratch"}, "p:1", arguments={"BASE": "p:1"})
 

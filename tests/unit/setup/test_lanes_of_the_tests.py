@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from setup.test_run import FOLDERS, SWARM_FOLDER, lanes
+from setup.checks.test_run import FOLDERS, SWARM_FOLDER, lanes
 
 _TESTS = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from setup.console import SetupError
-from setup.model_request import as_zip, read_request, slug
+from setup.model_test.model_request import as_zip, read_request, slug
 
 
 @pytest.fixture

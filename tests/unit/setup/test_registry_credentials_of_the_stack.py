@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from setup import registry_credentials
 from setup.console import SetupError
+from setup.stack import registry_credentials
 
 
 def test_the_file_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import pytest
 from supervisor.options import ServerOptions
 
 from setup.console import SetupError
-from setup.ports import choose_private, is_free, read_port, require_free
-from setup.processes import is_same_process, listening_inodes, start_time
-from setup.supervision import ServerPlan, code_fingerprint, render, unusable_path
+from setup.embedded.supervision import ServerPlan, code_fingerprint, render, unusable_path
+from setup.host.ports import choose_private, is_free, read_port, require_free
+from setup.host.processes import is_same_process, listening_inodes, start_time
 
 PLAN = ServerPlan(
     checkout=Path("/home/a b/1 mine"),

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from docker.errors import DockerException
 
-from setup import engine, leftovers, server
 from setup.console import SetupError
+from setup.embedded import server
+from setup.engine import engine, leftovers
 from setup.places import Places
 
 

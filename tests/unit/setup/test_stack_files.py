@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from contracts.announcements import BrokerNode, broker_address
-from setup import service_images, stack_settings, stack_watch
-from setup.service_images import ServiceImage
+from setup.images import service_images
+from setup.images.service_images import ServiceImage
+from setup.stack import stack_settings, stack_watch
 
 ROOT = Path(__file__).resolve().parents[3]
 ROOMS = {"contracts", "archives", "serving", "private_api", "public_api", "consumer", "proxy"}

@@ -9,7 +9,7 @@ import re
 import stat
 from pathlib import Path
 
-from setup import stack_secrets
+from setup.stack import stack_secrets
 
 
 def test_a_secret_is_made_once_for_its_owner_only(tmp_path: Path) -> None:

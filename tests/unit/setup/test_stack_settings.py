@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from setup import stack_settings
 from setup.console import SetupError
-from setup.stack_settings import Chosen, Source
+from setup.stack import stack_settings
+from setup.stack.stack_settings import Chosen, Source
 
 
 def choose(

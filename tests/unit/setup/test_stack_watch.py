@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from setup import compose, stack_watch
-from setup.stack_watch import Sight
+from setup.stack import compose, stack_watch
+from setup.stack.stack_watch import Sight
 
 
 def sight(

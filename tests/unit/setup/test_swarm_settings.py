@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from setup import stack_settings
 from setup.console import SetupError
-from setup.stack_settings import Chosen, Source
+from setup.stack import stack_settings
+from setup.stack.stack_settings import Chosen, Source
 from setup.swarm import settings
 from setup.swarm.release import IMAGE_VARIABLES, name_in
 

@@ -18,9 +18,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from setup.console import SetupError, detail, say, step
-from setup.machine import Machine, apt_install
+from setup.host.machine import Machine, apt_install
+from setup.host.processes import is_same_process, start_time
 from setup.places import Places
-from setup.processes import is_same_process, start_time
 
 HOST = "unix:///var/run/docker.sock"
 PID_FILE = Path("/var/run/docker.pid")

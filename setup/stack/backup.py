@@ -20,10 +20,13 @@ from typing import Any, BinaryIO
 
 import docker
 
-from setup import container_streams, engine, machine, service_images, stack, stack_watch
 from setup.console import SetupError, detail, say, step
+from setup.engine import container_streams, engine
+from setup.host import machine
+from setup.images import service_images
 from setup.places import Places
-from setup.stack_settings import Chosen
+from setup.stack import stack, stack_watch
+from setup.stack.stack_settings import Chosen
 
 MANIFEST, DATABASE, BLOBS = "MANIFEST.json", "database.dump", "blobs.tar"
 DATABASE_USER = ["--username=inferenceserver", "--host=/var/run/postgresql", "--no-password"]

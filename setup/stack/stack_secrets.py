@@ -22,10 +22,11 @@ import docker
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
-from setup import base_image, registry_credentials
 from setup.console import SetupError
+from setup.images import base_image
 from setup.places import Places
-from setup.stack_settings import SERVICE_USER, Chosen
+from setup.stack import registry_credentials
+from setup.stack.stack_settings import SERVICE_USER, Chosen
 
 # An account and a user to our own store, an opaque name to any other.
 STORE_ACCESS_KEY = "inferenceserver:server"

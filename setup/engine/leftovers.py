@@ -5,8 +5,8 @@ from __future__ import annotations
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
-from setup import engine
 from setup.console import SetupError
+from setup.engine import engine
 
 INSTALLATION_LABEL = "org.inferenceserver.installation"
 

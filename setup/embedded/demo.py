@@ -17,12 +17,15 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from setup import base_image, engine, example_images, machine, server
 from setup.console import SetupError, detail, say, step
-from setup.example_images import Example
-from setup.native_api import NativeApi
+from setup.embedded import server
+from setup.embedded.native_api import NativeApi
+from setup.embedded.registration import Wanted, next_change
+from setup.engine import engine
+from setup.host import machine
+from setup.images import base_image, example_images
+from setup.images.example_images import Example
 from setup.places import Places
-from setup.registration import Wanted, next_change
 
 MODEL = "digits"
 SHOWN_ROWS = 5

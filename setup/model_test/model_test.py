@@ -27,9 +27,11 @@ from consumer.trial.run import Plan, Run, try_model
 from contracts.messages import MountPoints, SandboxProfile
 from contracts.reasons import ReasonCode
 from private_api.http.shapes import DEFAULT_SETTINGS
-from setup import base_image, engine, images, machine
 from setup.console import SetupError, detail, say, step
-from setup.model_request import Request, as_zip, read_request
+from setup.engine import engine
+from setup.host import machine
+from setup.images import base_image, images
+from setup.model_test.model_request import Request, as_zip, read_request
 from setup.places import Places
 
 SHOWN_LAYERS = 3

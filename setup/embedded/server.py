@@ -21,10 +21,11 @@ from typing import Any
 import requests
 from supervisor.xmlrpc import SupervisorTransport
 
-from setup import ports, supervision
 from setup.console import SetupError, detail, step
+from setup.embedded import supervision
+from setup.host import ports
+from setup.host.processes import start_time
 from setup.places import Places
-from setup.processes import start_time
 
 READY_SECONDS = 60
 # make's own variables would make a `make` inside a service believe that it is a child of this one.

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from setup.console import SetupError
-from setup.machine import Machine, apt_install
+from setup.host.machine import Machine, apt_install
 
 ELF_MAGIC = b"\x7fELF"
 INTERPRETER = 3  # PT_INTERP: only a program that needs a dynamic loader has such a segment (elf(5)).

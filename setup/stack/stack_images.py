@@ -10,11 +10,13 @@ from collections.abc import Mapping
 
 import docker
 
-from setup import base_image, images, part_images, pulling, service_images, stack_settings
 from setup.console import SetupError, detail, step
-from setup.machine import Machine
+from setup.engine import pulling
+from setup.host.machine import Machine
+from setup.images import base_image, images, part_images, service_images
 from setup.places import Places
-from setup.stack_settings import Source
+from setup.stack import stack_settings
+from setup.stack.stack_settings import Source
 
 DATA_VOLUMES = ("postgres-data", "s3-data", "rabbitmq-data")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import docker
 
-from setup import base_image, images
+from setup.images import base_image, images
 from setup.places import Places
 
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from setup.console import SetupError, step
-from setup.machine import Machine, run_to_end
+from setup.host.machine import Machine, run_to_end
 from setup.places import Places
 
 _INSIDE = "./usr/bin/promtool"

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 
-from setup import stack_settings
 from setup.places import Places
-from setup.stack_settings import Chosen
+from setup.stack import stack_settings
+from setup.stack.stack_settings import Chosen
 
 # What has a container made anew when it changed: the file, and the variable with which compose.yaml labels
 # the container, or swarm/stack.yaml names the file.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 
-from setup import backup, container_streams, stack, stack_secrets, stack_watch
 from setup.console import detail, say, step
+from setup.engine import container_streams
 from setup.places import Places
+from setup.stack import backup, stack, stack_secrets, stack_watch
 
 # In this order each finds those that it needs with their new passwords already. The broker's nodes change
 # together: one with a new secret would not be let in by those that still have the old one.

@@ -12,7 +12,7 @@ from typing import Any
 import requests
 
 from setup.console import SetupError
-from setup.registration import Change
+from setup.embedded.registration import Change
 
 # Short, so that a quick task's states are seen as they pass; this is one reader on loopback.
 POLL_SECONDS = 0.1

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from setup.console import SetupError
-from setup.machine import CLEAN_UP_SECONDS, Machine, apt_install
+from setup.host.machine import CLEAN_UP_SECONDS, Machine, apt_install
 
 # The first that knows profiles, and files without a version.
 MINIMUM = (1, 28)

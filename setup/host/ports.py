@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 
 from setup.console import SetupError
-from setup.processes import port_holder
+from setup.host.processes import port_holder
 
 # How far above the public port a free one is sought for the private API.
 SEARCHED = 50

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import docker
 
-from setup import base_image, images
+from setup.images import base_image, images
 from setup.places import Places
 
 

@@ -19,24 +19,15 @@ import docker
 import urllib3
 from docker.errors import APIError
 
-from setup import (
-    compose,
-    engine,
-    leftovers,
-    machine,
-    ports,
-    service_images,
-    stack_files,
-    stack_images,
-    stack_secrets,
-    stack_settings,
-    stack_watch,
-)
-from setup.compose import Compose
 from setup.console import SetupError, detail, say, step
-from setup.machine import Machine
+from setup.engine import engine, leftovers
+from setup.host import machine, ports
+from setup.host.machine import Machine
+from setup.images import service_images
 from setup.places import Places
-from setup.stack_settings import Chosen
+from setup.stack import compose, stack_files, stack_images, stack_secrets, stack_settings, stack_watch
+from setup.stack.compose import Compose
+from setup.stack.stack_settings import Chosen
 
 ROOT_CERTIFICATE = "/data/caddy/pki/authorities/local/root.crt"
 # Profiles whose services may run beside the stack's own; all are taken down with it.

@@ -15,7 +15,7 @@ from docker.errors import DockerException
 from requests.exceptions import RequestException
 
 from setup.console import SetupError, detail
-from setup.stack_settings import Chosen
+from setup.stack.stack_settings import Chosen
 
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"

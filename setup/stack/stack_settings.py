@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from setup import part_images, service_images
 from setup.console import SetupError
+from setup.images import part_images, service_images
 
 # Our own user in all images.
 SERVICE_USER = "10001:10001"

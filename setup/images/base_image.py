@@ -17,9 +17,11 @@ from urllib.parse import urlsplit
 
 import docker
 
-from setup import apt_sources, images, pulling
 from setup.console import SetupError, detail, say, step
-from setup.machine import Machine, apt_install, run_to_end
+from setup.engine import pulling
+from setup.host import apt_sources
+from setup.host.machine import Machine, apt_install, run_to_end
+from setup.images import images
 from setup.places import Places
 
 TAG = "inferenceserver/python:3"

@@ -17,9 +17,9 @@ from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 from requests.exceptions import RequestException
 
-from setup import dockerd, mount_probe
 from setup.console import SetupError, detail
-from setup.machine import Machine
+from setup.engine import dockerd, mount_probe
+from setup.host.machine import Machine
 from setup.places import Places
 
 MINIMUM_API = (1, 41)

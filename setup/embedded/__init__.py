@@ -1,0 +1,1 @@
+"""The embedded server, which needs no stack: `make demo` and `make down`."""
