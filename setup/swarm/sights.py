@@ -224,11 +224,11 @@ def hopeless(seen: Iterable[Job], before: frozenset[str], names: Mapping[str, st
     """The services for which no waiting helps, with the reason.
 
     ``seen`` are all jobs that were ever seen, for a Swarm forgets the older ones; ``before`` those there were
-    already, ``names`` the machines' by their id.
+    already, ``names`` the machines' by their id. What ended of an earlier version says nothing of this one.
     """
     failures: dict[str, list[Job]] = {}
     for job in seen:
-        if job.job_id not in before and job.state in _ENDED and job.wanted != "remove":
+        if job.current and job.job_id not in before and job.state in _ENDED and job.wanted != "remove":
             failures.setdefault(job.service, []).append(job)
     reasons = {}
     for service, failed in failures.items():

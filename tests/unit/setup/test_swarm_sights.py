@@ -116,6 +116,14 @@ def test_a_missing_image_is_hopeless_at_once_and_its_machine_named() -> None:
     assert "make bundle-load" in reasons["consumer"]
 
 
+def test_what_ended_of_an_earlier_version_says_nothing_of_this_one() -> None:
+    # Given a machine that could not get the former image, and was told so once more while the update began
+    error = "No such image: sha256:1234"
+    former = job("consumer", GPU, state="rejected", wanted="shutdown", error=error, current=False)
+    # Then
+    assert sights.hopeless([*everything(), former], frozenset(), {"g": "gpu1"}) == {}
+
+
 def test_what_ends_again_and_again_is_hopeless_unless_it_was_so_before() -> None:
     # Given
     seen = [
