@@ -39,7 +39,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 # Drawn for each operation, on top of the edge cases that the fuzzer goes through systematically.
-EXAMPLES = 8
+EXAMPLES = 4
 
 # Stand for the ids of real things, which are known only once the server runs.
 ENDED, FAILED, RUNNING, KEY, MODEL, NEW_MODEL, NODE = (digit * 32 for digit in "0123456")

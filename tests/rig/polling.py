@@ -9,12 +9,23 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
-def eventually(look: Callable[[], _T | None], seconds: float, what: str, every: float = 0.05) -> _T:
-    """What ``look`` returns, as soon as that is true; fails after ``seconds`` with what it returned last."""
+# Looking costs the machine that is waited for. What was not there at once may be seen a little later.
+_FIRST_PAUSE = 0.03
+_LONGEST_PAUSE = 0.2
+
+
+def eventually(look: Callable[[], _T | None], seconds: float, what: str, every: float | None = None) -> _T:
+    """What ``look`` returns, as soon as that is true; fails after ``seconds`` with what it returned last.
+
+    It looks ``every`` so many seconds; unless told, soon at first and then less often.
+    """
     deadline = time.monotonic() + seconds
+    pause = every or _FIRST_PAUSE
     while True:
         seen = look()
         if seen:
             return seen
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what} (last seen: {seen!r})"
-        time.sleep(every)
+        time.sleep(pause)
+        if every is None:
+            pause = min(_LONGEST_PAUSE, pause * 1.3)

@@ -163,7 +163,7 @@ class SwarmStack:
             ready = {name for name, item in known.items() if item["state"] == "ready" and not item["left"]}
             return wanted <= ready and all(self._has_its_consumer(node) for node in nodes)
 
-        eventually(heard, seconds, f"{wanted} are heard", every=0.3)
+        eventually(heard, seconds, f"{wanted} are heard", every=0.5)
 
     def _has_its_consumer(self, node: Node) -> bool:
         """Whether what runs there is what the manager wants to, and not about to be made anew."""
@@ -189,7 +189,7 @@ class SwarmStack:
                     return node
             return None
 
-        return eventually(look, seconds, f"task {task['id']} runs on a machine", every=0.1)
+        return eventually(look, seconds, f"task {task['id']} runs on a machine", every=0.2)
 
     def recorded(self, task: dict[str, Any], column: str) -> str:
         """A column of the task's row in the database: where it ran last, how many attempts were spoiled."""
