@@ -6,19 +6,51 @@ its own network, which sees no more than the name of the server.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import urllib3
+from urllib3.exceptions import NameResolutionError
+from urllib3.util.connection import create_connection
 
 # The longest silence in the middle of sending: a server that stores large outputs pauses for its disk.
 SEND_SECONDS = 60.0
 
 
+# Where each name led last. Engines of a Swarm have been seen to lose a service's name for good while it runs on
+# at its address (github.com/moby/moby/issues/53141).
+_led_to: dict[str, str] = {}
+
+
 class _Connection(urllib3.connection.HTTPConnection):
-    """A connection that has a time limit of its own for sending; urllib3 uses that for connecting."""
+    """A connection that has a time limit of its own for sending; urllib3 uses that for connecting.
+
+    While a name leads nowhere, it goes where that led before.
+    """
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            connected = super()._new_conn()
+        except NameResolutionError as error:
+            return self._connect_as_before(error)
+        _led_to[self.host] = connected.getpeername()[0]
+        return connected
+
+    def _connect_as_before(self, error: NameResolutionError) -> socket.socket:
+        if self.host not in _led_to:
+            raise error
+        try:
+            return create_connection(
+                (_led_to[self.host], self.port or self.default_port),
+                self.timeout,
+                socket_options=self.socket_options,
+            )
+        except OSError:
+            # Whatever is at that address now: what is missing is the name.
+            raise error from None
 
     def connect(self) -> None:
         """Connect, then allow the sending that follows its own time."""
