@@ -20,8 +20,8 @@ from urllib3.util.connection import create_connection
 SEND_SECONDS = 60.0
 
 
-# Where each name led last. Engines of a Swarm have been seen to lose a service's name for good while it runs on
-# at its address (github.com/moby/moby/issues/53141).
+# Where each name led last. Engines have been seen to lose the name of a Swarm's service for good, though that
+# runs on at its address (github.com/moby/moby/issues/53141).
 _led_to: dict[str, str] = {}
 
 
