@@ -53,6 +53,8 @@ class LogFollower:
         self._changed = Condition()
         self._exited = Event()
         self._abandoned = Event()
+        # The reader is to stop, whatever the engine still has.
+        self._enough = Event()
         self._ended = False
         self._full = begins_at >= limit_bytes
         self._stream: LogStream | None = None
@@ -72,6 +74,7 @@ class LogFollower:
         while self._reader.is_alive() and self._position != before:
             before = self._position
             self._reader.join(END_SECONDS)
+        self._enough.set()
         self._close_stream()
         with self._changed:
             if note and not self._full:
@@ -87,6 +90,7 @@ class LogFollower:
     def abandon(self) -> None:
         """Nobody wants the log any more."""
         self._abandoned.set()
+        self._enough.set()
         self._exited.set()
         self._close_stream()
         with self._changed:
@@ -100,12 +104,17 @@ class LogFollower:
 
     def _read(self) -> None:
         while not self._full:
+            # Engines now and then end a stream that they follow before the last lines: when these and the
+            # exit come together, or when no line's end comes (github.com/moby/moby/issues/43860). A stream
+            # that is opened after the exit has all.
+            was_over = self._exited.is_set()
             try:
                 self._read_stream()
             except EngineError as error:
                 _log.warning("reading the log failed: %s", error, extra={"action": "log_read_failed"})
-            if self._full or self._exited.wait(_REOPEN_SECONDS):
+            if self._full or self._enough.is_set() or was_over:
                 return
+            self._exited.wait(_REOPEN_SECONDS)
 
     def _read_stream(self) -> None:
         self._position = 0
@@ -117,7 +126,7 @@ class LogFollower:
                 continue
             self._seen = self._position
             self._take(piece[-fresh:])
-            if self._full or self._abandoned.is_set():
+            if self._full or self._enough.is_set():
                 self._close_stream()
                 return
 

@@ -61,7 +61,17 @@ class Part:
 
     def pause(self) -> None:
         """Freeze it: connections stay open and nothing answers."""
-        self._container.pause()
+        eventually(self._freeze, 30, f"{self._container.name} is frozen", every=0.3)
+
+    def _freeze(self) -> bool:
+        try:
+            self._container.pause()
+        except APIError as error:
+            # On a busy machine the kernel may be too late for the engine's runtime, which thaws it again.
+            if "unable to freeze" in str(error):
+                return False
+            raise
+        return True
 
     def unpause(self) -> None:
         """Let it go on."""

@@ -46,9 +46,13 @@ def test_a_model_that_asks_for_a_label_runs_on_the_machine_whose_engine_has_it(
         task = user.submit(northern)
         assert user.ended(task)["state"] == "succeeded"
         assert swarm.recorded(task, "node") == third.host_name
-    # And one for which there is none is told so at once
-    southern = admin.register("echo", node_labels={"site": "south"})
-    assert "site=south" in user.task(user.submit(southern)["id"])["waiting_for"]
+    # And one for which there is none is told so, once a consumer that left before its report is forgotten
+    # (the home's may have): nobody knew what that had
+    southern = user.submit(admin.register("echo", node_labels={"site": "south"}))
+    waiting_for = eventually(
+        lambda: user.task(southern["id"])["waiting_for"], 120, "it says what it waits for"
+    )
+    assert "site=south" in waiting_for
 
 
 def test_without_encryption_in_the_kernel_nothing_is_deployed_unasked(swarm: SwarmStack) -> None:

@@ -110,12 +110,12 @@ def test_trouble_with_the_server_loses_and_doubles_nothing() -> None:
 
 def test_a_stream_that_ends_silently_is_opened_again_where_it_was() -> None:
     # Given an engine that breaks off in the middle and replays everything when asked again
-    streams = iter([Stream([b"abc"]), Stream([b"abc", b"def"])])
+    streams = iter([Stream([b"abc"])])
     opened = threading.Semaphore(0)
 
     def open_stream() -> Stream:
         opened.release()
-        return next(streams)
+        return next(streams, Stream([b"abc", b"def"]))
 
     store = Store()
     follower = LogFollower(open_stream, store.append, limit_bytes=100)
@@ -127,6 +127,31 @@ def test_a_stream_that_ends_silently_is_opened_again_where_it_was() -> None:
     # Then nothing is missing and nothing is there twice
     assert follower.sent(10)
     assert bytes(store.log) == b"abcdef"
+
+
+def test_a_stream_that_ends_before_the_last_lines_is_read_again_after_the_exit() -> None:
+    # Given an engine that ends what it follows when the container does, its last line still unsent
+    exited = threading.Event()
+    opened: list[Stream] = []
+
+    def until_the_exit() -> Iterator[bytes]:
+        yield b"abc"
+        assert exited.wait(5)
+
+    def open_stream() -> Stream:
+        opened.append(Stream([b"abc", b"last words"] if opened else until_the_exit()))
+        return opened[-1]
+
+    store = Store()
+    follower = LogFollower(open_stream, store.append, limit_bytes=100)
+    follower.start()
+    # When it ends
+    threading.Timer(0.05, exited.set).start()
+    follower.end_reading("a note")
+    # Then nothing is missing, and the whole log was asked for once more and no more often
+    assert follower.sent(10)
+    assert bytes(store.log) == b"abclast wordsa note"
+    assert len(opened) == 2
 
 
 def test_a_server_that_wants_no_more_is_heard_by_a_reader_in_the_middle_of_a_piece(
