@@ -19,7 +19,10 @@ from setup.places import Places
 # last in their lane, since they are about times and the others end about then.
 SWARM_FOLDER = "swarm"
 # The folders of all lanes but the last. Those of the first share one stack, which is brought up once.
-FOLDERS = {"stack": ("e2e", "faults", "stack"), "machines": ("broker", "chaos", SWARM_FOLDER)}
+FOLDERS = {
+    "stack": ("e2e", "faults", "stack"),
+    "machines": ("contract", "unit", "broker", "chaos", SWARM_FOLDER),
+}
 REST = "rest"
 
 

@@ -98,7 +98,7 @@ def _go(client: docker.DockerClient, host: str, *, purge: bool) -> None:
     deployment.command_line(host, ["swarm", "leave"], {})
     # Those that had ended are left to nobody.
     for container in client.containers.list(all=True, filters=label, ignore_removed=True):
-        container.remove(force=True, v=True)
+        leftovers.remove_container(container)
     _remove_networks(client, label)
     for installation in filter(None, installations):
         removed = leftovers.remove(host, installation)
