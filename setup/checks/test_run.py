@@ -1,5 +1,5 @@
 """Run all tests in three lanes side by side, since all of them wait more than they work: what needs the full
-stack, what ends engines and brokers of its own, and the rest.
+stack; what ends engines and brokers of its own, after the quick ones; and the rest.
 
 The first lanes' words go to files and are shown when all has ended; the last one's are shown as they come.
 """

@@ -1,4 +1,6 @@
-"""Remove what consumers left on an engine, by the label of their installation. `down` enters."""
+"""Remove what consumers left on an engine, by the label of their installation. Every command that stops a
+server or leaves a Swarm enters.
+"""
 
 from __future__ import annotations
 
