@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -25,10 +24,12 @@ from tests.rig.server import Server
 
 SLOTS = 2
 QUEUES = ("tasks.cpu", "tasks.gpu")
-# How long nobody may hear anything when a node has died, and when it has only fallen silent: its peers give
-# it up after net_ticktime, and a quarter more or less. All of it takes longer beside other tests.
+# In what time slots hear again when a node has died, and when it has only fallen silent: its peers give it up
+# after net_ticktime, and a quarter more or less.
 DEAD_SECONDS = 30
 SILENT_SECONDS = 60
+# Who waited for a broker that is gone waited for its heartbeats: five seconds and more.
+WAITED_SECONDS = 4
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +117,7 @@ class Flow:
         assert len(self.tasks) > 5
         ended = [self._api.ended(task) for task in self.tasks]
         assert {(task["state"], task["attempt"]) for task in ended} == {("succeeded", 1)}
-        assert statistics.median(self.took) < 0.1
-        assert max(self.took) < 1.0, sorted(self.took)[-3:]
+        assert max(self.took) < WAITED_SECONDS, sorted(self.took)[-3:]
 
 
 def node_of(cluster: BrokerCluster, log: Path) -> Node:
@@ -199,7 +199,6 @@ def test_the_node_that_leads_the_queues_is_killed(
         # And there is something to hear
         cluster.wait_ready("tasks.gpu", 70, DEAD_SECONDS)
         print(f"heard again after {time.monotonic() - died:.1f} s")
-        assert time.monotonic() - died < DEAD_SECONDS
         sent = len(flow.tasks)
         eventually(lambda: len(flow.tasks) > sent + 5, 30, "tasks go on coming")
     flow.check()
@@ -231,7 +230,6 @@ def test_a_node_that_is_cut_off_from_the_others_pauses_and_comes_back(
             eventually(lambda: state_of(server) == "ok", SILENT_SECONDS, "the private API goes on", every=0.1)
             cluster.wait_consumers("tasks.cpu", SLOTS, SILENT_SECONDS)
             print(f"heard again after {time.monotonic() - cut:.1f} s")
-            assert time.monotonic() - cut < SILENT_SECONDS
             sent = len(flow.tasks)
             eventually(lambda: len(flow.tasks) > sent + 5, 30, "tasks go on coming")
     finally:

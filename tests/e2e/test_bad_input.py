@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -44,11 +43,9 @@ def test_bad_zip(user: Api, model: Model, name: str) -> None:
     # Given
     build, words = BAD_ZIPS[name]
     # When
-    began = time.monotonic()
     answer = send(user, model("echo"), build())
     # Then
     assert words in problem(answer, 422, "input_invalid")["detail"]
-    assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize("name", ["not a zip", "symlink", "200,000 entries"])

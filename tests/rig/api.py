@@ -11,7 +11,7 @@ from typing import Any
 import requests
 
 from tests.models.images import image_of
-from tests.rig.polling import eventually
+from tests.rig.polling import PATIENCE, eventually
 from tests.rig.zips import files_of, zip_of
 
 Task = dict[str, Any]
@@ -76,7 +76,7 @@ class Api:
 
     def insist(self, model: str, files: dict[str, bytes], key: str, seconds: float = 60.0) -> Task:
         """Send the same task until it is accepted, as a client that will not give up."""
-        body, deadline = zip_of(files), time.monotonic() + seconds
+        body, deadline = zip_of(files), time.monotonic() + seconds * PATIENCE
         while True:
             try:
                 answer = self.post(
@@ -115,6 +115,7 @@ class Api:
 
     def ended(self, task: Task, seconds: float = 60.0) -> Task:
         """The task once it has ended."""
+        seconds *= PATIENCE
         deadline = time.monotonic() + seconds
         while True:
             left = deadline - time.monotonic()

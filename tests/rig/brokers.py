@@ -36,7 +36,7 @@ class Queues(ABC):
             except ChannelClosedByBroker:
                 return -1
 
-    def wait_ready(self, queue: str, count: int, seconds: float = 20.0) -> None:
+    def wait_ready(self, queue: str, count: int, seconds: float = 60.0) -> None:
         """Wait until that many messages are there to be taken."""
         deadline = time.monotonic() + seconds
         while (seen := self.ready(queue)) != count:
@@ -45,7 +45,7 @@ class Queues(ABC):
             )
             time.sleep(0.1)
 
-    def wait_consumers(self, queue: str, count: int, seconds: float = 20.0) -> None:
+    def wait_consumers(self, queue: str, count: int, seconds: float = 60.0) -> None:
         """Wait until that many slots listen."""
 
         def look() -> bool:

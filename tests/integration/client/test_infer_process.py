@@ -42,13 +42,13 @@ class Terminal:
         self.shown = ""
 
     def until(self, text: str) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while text not in self.shown:
             assert time.monotonic() < deadline, f"{text!r} not in {self.shown!r}"
             self._read(0.2)
 
     def ended(self) -> int:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.process.poll() is None:
             assert time.monotonic() < deadline, self.shown
             self._read(0.05)

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import threading
-import time
 import zipfile
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from contracts.messages import (
     Sandbox,
     SandboxProfile,
 )
+from tests.rig.polling import eventually
 
 MIB = 1024**2
 _ROUTE = re.compile(r"/v1/leases/(?P<lease>[^/?]+)/(?P<what>[a-z]+)(\?offset=(?P<offset>\d+))?")
@@ -260,7 +260,4 @@ class _Handler(BaseHTTPRequestHandler):
 
 def wait_until(condition: Any, seconds: float = 20.0, what: str = "") -> None:
     """Poll until ``condition()`` is true, or fail."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
+    eventually(condition, seconds, what, every=0.01)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-import time
 
 import pytest
 from sqlalchemy import event, update
@@ -130,10 +129,8 @@ def test_a_database_that_is_away_is_shown_as_away_and_nothing_made_up(api, tmp_p
     away = Database(f"sqlite:///{tmp_path}/nothing/there.sqlite")
     (tmp_path / "nothing").rmdir()
 
-    began = time.monotonic()
     seen = state_of(dataclasses.replace(api.services, database=away))
 
-    assert time.monotonic() - began < 8
     assert seen.sum("inferenceserver_database_up") == 0
     assert not [sample for sample in seen.samples if sample.name == "inferenceserver_tasks"]
     assert seen.sum("inferenceserver_blob_store_up") == 1

