@@ -186,25 +186,27 @@ def test_the_node_that_leads_the_queues_is_killed(
     cluster.wait_ready("tasks.gpu", 50)
     leader = next(node for node in cluster.nodes if node.name == cluster.queues()["tasks.cpu"]["leader"])
     flow = Flow(server, echo)
-    with flow.going():
-        eventually(lambda: len(flow.tasks) > 5, 30, "tasks come")
-        # When it dies
-        leader.kill()
-        died = time.monotonic()
-        for _ in range(20):
-            user.submit(waiting, {"in.txt": b"in"})
-        # Then all slots hear again, within seconds
-        eventually(lambda: state_of(server) == "ok", DEAD_SECONDS, "the private API goes on", every=0.1)
-        cluster.wait_consumers("tasks.cpu", SLOTS, DEAD_SECONDS)
-        # And there is something to hear
-        cluster.wait_ready("tasks.gpu", 70, DEAD_SECONDS)
-        print(f"heard again after {time.monotonic() - died:.1f} s")
-        sent = len(flow.tasks)
-        eventually(lambda: len(flow.tasks) > sent + 5, 30, "tasks go on coming")
+    try:
+        with flow.going():
+            eventually(lambda: len(flow.tasks) > 5, 30, "tasks come")
+            # When it dies
+            leader.kill()
+            died = time.monotonic()
+            for _ in range(20):
+                user.submit(waiting, {"in.txt": b"in"})
+            # Then all slots hear again, within seconds
+            eventually(lambda: state_of(server) == "ok", DEAD_SECONDS, "the private API goes on", every=0.1)
+            cluster.wait_consumers("tasks.cpu", SLOTS, DEAD_SECONDS)
+            # And there is something to hear
+            cluster.wait_ready("tasks.gpu", 70, DEAD_SECONDS)
+            print(f"heard again after {time.monotonic() - died:.1f} s")
+            sent = len(flow.tasks)
+            eventually(lambda: len(flow.tasks) > sent + 5, 30, "tasks go on coming")
+    finally:
+        leader.start()
     flow.check()
-    assert cluster.ready("tasks.gpu") == 70
-    # And when it is back, it has the queues as before
-    leader.start()
+    cluster.wait_ready("tasks.gpu", 70)
+    # And when the node is back, it has the queues as before
     cluster.wait_members("tasks.cpu", 3)
 
 
