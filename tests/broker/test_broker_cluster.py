@@ -202,10 +202,10 @@ def test_the_node_that_leads_the_queues_is_killed(
             print(f"heard again after {time.monotonic() - died:.1f} s")
             sent = len(flow.tasks)
             eventually(lambda: len(flow.tasks) > sent + 5, 30, "tasks go on coming")
+        flow.check()
+        assert cluster.ready("tasks.gpu") == 70
     finally:
         leader.start()
-    flow.check()
-    cluster.wait_ready("tasks.gpu", 70)
     # And when the node is back, it has the queues as before
     cluster.wait_members("tasks.cpu", 3)
 
