@@ -69,7 +69,9 @@ def run_all(places: Places, environment: Mapping[str, str], *, with_swarm: bool)
 def _begin(lane: Lane, environment: Mapping[str, str], output: int | None) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "pytest", *lane.tests]
     errors = None if output is None else subprocess.STDOUT
-    return subprocess.Popen(command, env=dict(environment), stdout=output, stderr=errors)
+    # Services start some hundred times and shall not be compiled each time, whatever the caller prefers.
+    compiling = {**environment, "PYTHONDONTWRITEBYTECODE": ""}
+    return subprocess.Popen(command, env=compiling, stdout=output, stderr=errors)
 
 
 def _ends(begun: Sequence[subprocess.Popen[bytes]]) -> list[int]:

@@ -160,7 +160,10 @@ class BrokerCluster(Queues):
         )
 
     def queues(self) -> dict[str, dict[str, Any]]:
-        """What a node that answers says of each queue: ``members``, ``online``, ``leader``."""
+        """What a node that answers says of each queue: ``members``, ``online``, ``leader``.
+
+        Raises ``AssertionError`` while that node knows its queues only in part.
+        """
         node = next(node for node in self.nodes if self.answers(node))
         listed = node.exec(
             "rabbitmqctl",
@@ -179,10 +182,13 @@ class BrokerCluster(Queues):
         """Wait until so many nodes have a copy of ``queue`` that is up."""
 
         def look() -> bool:
-            found = self.queues().get(queue, {})
+            try:
+                found = self.queues().get(queue, {})
+            except (AssertionError, StopIteration, ValueError):
+                return False
             return len(found.get("members") or []) == len(found.get("online") or []) == count
 
-        eventually(look, seconds, f"{queue} has {count} members", every=0.5)
+        eventually(look, seconds, f"{queue} has {count} members", every=2)
 
     def description(self) -> list[tuple[str, str]]:
         """What helps to understand a failure."""

@@ -41,7 +41,6 @@ class Server:
             "WORKER_KEY_FILE": str(state / "worker.key"),
             "INSTALLATION": self.installation,
             "GPUS": "none",
-            "PYTHONDONTWRITEBYTECODE": "1",
             **settings,
         }
         self.private_api = self._service("private_api")

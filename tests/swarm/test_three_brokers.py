@@ -34,7 +34,11 @@ def ask_broker(swarm: SwarmStack, *words: str) -> Any:
     (container,) = swarm.home.client.containers.list(filters={"label": label})
     status, output = container.exec_run(["rabbitmqctl", "--quiet", "--formatter", "json", *words])
     assert isinstance(output, bytes)
-    return json.loads(output) if status == 0 else None
+    try:
+        return json.loads(output) if status == 0 else None
+    except ValueError:
+        # It began a list, and then had no words for what has only just begun.
+        return None
 
 
 def nodes_that_run(swarm: SwarmStack) -> int:
@@ -69,8 +73,8 @@ def test_a_machine_with_a_node_of_the_broker_is_lost(
     swarm: SwarmStack, user: Api, model: Model, third: Node, stopwatch: Stopwatch
 ) -> None:
     # Given three nodes that know each other, and all slots subscribed
-    eventually(lambda: nodes_that_run(swarm) == 3, 90, "three nodes hold together", every=1)
-    eventually(lambda: slots_that_hear(swarm) == 4, 60, "all slots hear", every=1)
+    eventually(lambda: nodes_that_run(swarm) == 3, 90, "three nodes hold together", every=2)
+    eventually(lambda: slots_that_hear(swarm) == 4, 60, "all slots hear", every=2)
     # When the machine of one of them is gone
     stopwatch.begin()
     third.kill()
@@ -78,11 +82,11 @@ def test_a_machine_with_a_node_of_the_broker_is_lost(
     for number in range(4):
         ended = user.ended(user.submit(model("echo"), {"n": b"%d" % number}), seconds=60)
         assert ended["state"] == "succeeded", ended
-    eventually(lambda: nodes_that_run(swarm) == 2, 60, "the broker has noticed", every=0.5)
+    eventually(lambda: nodes_that_run(swarm) == 2, 60, "the broker has noticed", every=2)
     # (The broker itself counts the lost machine's slots for a while: nobody has hung up.)
-    eventually(lambda: seconds_of_a_task(user, model("echo")) < 5, 90, "the slots left hear")
+    eventually(lambda: seconds_of_a_task(user, model("echo")) < 12, 90, "the slots left hear")
     stopwatch.lap("one machine of three brokers killed: the slots left hear")
     # And when it is back, it is one of them again
     third.start()
-    eventually(lambda: nodes_that_run(swarm) == 3, 90, "three nodes again", every=1)
+    eventually(lambda: nodes_that_run(swarm) == 3, 90, "three nodes again", every=2)
     stopwatch.lap("the same, and switched on again: three nodes")
