@@ -29,7 +29,7 @@ GRACE_SECONDS = 2.0
 # A killed container that does not end within this time is in the hands of a broken engine or kernel.
 KILL_SECONDS = 30.0
 # The exit code of what was killed, and how long it may take until the engine has heard that it was for its
-# memory: two different events, which a busy machine sees in any order.
+# memory: two different events, which a busy machine sees in any order. Of one in some thirty it never hears.
 _KILLED, _OOM_SECONDS, _OOM_LOOK_SECONDS = 137, 1.0, 0.05
 # The program's last words are among these; the engine's init may speak after it.
 _LAST_LINES = 5
@@ -44,6 +44,8 @@ class ContainerEnd:
     workspace: Workspace
     course: Course
     container_id: str
+    # What the kernel had counted when the attempt began.
+    memory_kills_before: int
 
     def bring_about(self) -> None:
         """Make it end if it has not; where no exit is seen in the end, it may still run."""
@@ -93,16 +95,23 @@ class ContainerEnd:
         self.course.look_back(oom_killed=oom_killed, last_line=line, found=too_much or self._full_disk())
 
     def _was_oom_killed(self) -> bool:
-        """Whether the kernel killed for want of memory; the engine may know that a moment after the end."""
+        """Whether the kernel killed for want of memory.
+
+        The engine may know that a moment after the end, or never. Then a model that was killed, and by nobody
+        who asked the engine to, is believed to be whom the kernel meant when it killed meanwhile.
+        """
+        engine = self.station.engine
+        kernel_killed = engine.memory_kills() > self.memory_kills_before
+        killed = self.course.facts.stop is None and self.course.facts.exit_code == _KILLED
         deadline = time.monotonic() + _OOM_SECONDS
         while True:
-            found = self.station.engine.find_container(self.container_id)
+            found = engine.find_container(self.container_id)
             if found is None or found.oom_killed:
                 return found is not None
-            facts = self.course.facts
-            unexplained = facts.stop is None and facts.exit_code == _KILLED
-            if not unexplained or time.monotonic() >= deadline:
+            if not (killed or kernel_killed):
                 return False
+            if time.monotonic() >= deadline:
+                return killed and kernel_killed and not engine.was_signaled(found)
             time.sleep(_OOM_LOOK_SECONDS)
 
     def _full_disk(self) -> events.Stopped | None:

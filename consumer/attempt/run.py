@@ -73,6 +73,7 @@ class Attempt:
         self._observation: Observation | None = None
         self._threads: list[Thread] = []
         self._started = False
+        self._memory_kills_before = station.engine.memory_kills()
 
     def emit(self, event: events.Event) -> None:
         """Put an event on the attempt's queue, from any thread."""
@@ -199,6 +200,7 @@ class Attempt:
             workspace=self._workspace,
             course=self._course,
             container_id=observation.container_id,
+            memory_kills_before=self._memory_kills_before,
         )
         end.bring_about()
         observation.end_watch()

@@ -20,6 +20,7 @@ from docker.errors import APIError, DockerException, NotFound
 from consumer.outside.docker_streams import ExitAnswer, LogAnswer, is_silence, transport_errors
 from consumer.outside.engine import ContainerFacts, EngineFacts, EngineHost, Labelled, LocalImage, Mount
 from consumer.outside.errors import AbandonedError, EngineAwayError, EngineError, NotFoundError, RefusedError
+from consumer.outside.kernel import memory_kills
 
 # No answer should take long to begin, and no pull is silent for long; a stuck engine must not hold a slot for
 # ever. Only the body of a wait or a log may take as long as a model does.
@@ -201,6 +202,20 @@ class DockerEngine:
         except RefusedError as error:
             if error.status != 409:
                 raise
+
+    def was_signaled(self, container: ContainerFacts) -> bool:
+        """As far back as it remembers, which is a few hundred events."""
+        now = self.host().now
+        if now is None or container.started_at is None:
+            return False
+        wanted = {"container": container.container_id, "event": "kill"}
+        with our_errors():
+            found = self._api.events(since=f"{container.started_at:.9f}", until=f"{now:.9f}", filters=wanted)
+            return any(found)
+
+    def memory_kills(self) -> int:
+        """As the kernel counts them."""
+        return memory_kills()
 
     def remove_container(self, container_id: str) -> None:
         """Kill and remove it with its anonymous volumes; 409 means that somebody else is at it already."""

@@ -196,6 +196,14 @@ class Engine(Protocol):
         """Send its first process a signal; one that has ended or gone is left alone."""
         ...
 
+    def was_signaled(self, container: ContainerFacts) -> bool:
+        """Whether somebody had the engine send it a signal since it was started."""
+        ...
+
+    def memory_kills(self) -> int:
+        """How many processes the kernel of its machine has killed for want of memory, in any container."""
+        ...
+
     def remove_container(self, container_id: str) -> None:
         """Kill and remove it with its anonymous volumes; one that has gone is fine."""
         ...

@@ -22,8 +22,10 @@ from typing import Any
 
 import docker
 import pika
-import requests
+import urllib3
 from docker.errors import APIError, NotFound
+from minio import Minio
+from minio.error import MinioException
 
 from tests.rig.polling import eventually
 
@@ -263,10 +265,19 @@ def _broker_answers(part: Part) -> bool:
 
 
 def _store_answers(part: Part) -> bool:
+    # Its front says that it is well before those behind it have started.
+    client = Minio(
+        f"{part.host}:{part.port}",
+        part.user,
+        part.password,
+        secure=False,
+        http_client=urllib3.PoolManager(timeout=5, retries=False),
+    )
     try:
-        return requests.get(f"{part.url}/healthcheck", timeout=2).status_code == 200
-    except requests.RequestException:
+        client.bucket_exists("is-anybody-there")
+    except (MinioException, urllib3.exceptions.HTTPError):
         return False
+    return True
 
 
 def _free_port() -> int:

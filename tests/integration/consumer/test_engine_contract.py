@@ -22,6 +22,9 @@ from tests.unit.consumer.fake_engine import FakeContainer, FakeEngine
 LABEL = "org.inferenceserver.contract-test"
 
 
+SLEEP = ["sleep", "60"]
+
+
 @dataclass
 class Subject:
     """An engine with an image whose program says two lines and exits with 3 once it may."""
@@ -30,12 +33,16 @@ class Subject:
     image: str
     labels: dict[str, str]
 
-    def create(self, name: str | None = None, **config: Any) -> str:
+    def create(self, name: str | None = None, *, command: list[str] | None = None, **config: Any) -> str:
         body = {"Image": self.image, "Labels": self.labels, "HostConfig": {"NetworkMode": "none"} | config}
+        if command is not None:
+            body["Entrypoint"] = command
         return self.engine.create_container(body, name)
 
 
 def program(container: FakeContainer) -> int:
+    if container.body.get("Entrypoint") == SLEEP:
+        container.killed.wait(60)
     container.log += b"one\ntwo\n"
     return 3
 
@@ -91,6 +98,21 @@ def test_the_log_is_followed_to_its_end_and_replayed(subject: Subject) -> None:
     for _ in range(2):
         assert b"".join(subject.engine.follow_logs(container)) == b"one\ntwo\n"
     assert subject.engine.tail_logs(container, 1) == b"two\n"
+
+
+def test_who_was_sent_a_signal_is_remembered(subject: Subject) -> None:
+    # Given one that ends by itself, and one that is made to
+    ended, sent = subject.create(), subject.create(command=SLEEP)
+    for container in (ended, sent):
+        subject.engine.start_container(container)
+    subject.engine.signal_container(sent, "SIGKILL")
+    for container, signaled in ((ended, False), (sent, True)):
+        # When
+        subject.engine.watch_exit(container).result()
+        found = subject.engine.find_container(container)
+        # Then
+        assert found is not None
+        assert subject.engine.was_signaled(found) is signaled
 
 
 def test_what_has_gone_may_be_signaled_and_removed_again(subject: Subject) -> None:

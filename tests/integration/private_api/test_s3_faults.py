@@ -138,9 +138,11 @@ def test_a_reader_does_not_notice_a_connection_that_breaks(part):
 
 
 def test_a_frozen_store_is_noticed_within_its_limit(part, monkeypatch):
+    # Given something that a store with all patience has kept, and one in the same bucket with little
+    patient = s3_store(part)
+    store_bytes(patient, "inputs/kept", LARGE)
     monkeypatch.setattr("private_api.blobs.s3.STALL_SECONDS", 2.0)
-    store = s3_store(part)
-    store_bytes(store, "inputs/kept", LARGE)
+    store = open_blob_store(Settings(**s3_settings(part, s3_bucket=patient._bucket._bucket)))
     with store.open("inputs/kept") as file:
         file.read(MEBIBYTE)
         part.pause()
@@ -161,15 +163,15 @@ def test_a_frozen_store_is_noticed_within_its_limit(part, monkeypatch):
             assert time.monotonic() - started < 20
         finally:
             part.unpause()
-    assert store_bytes(store, "inputs/small", b"x").size_bytes == 1
+    assert store_bytes(patient, "inputs/small", b"x").size_bytes == 1
 
 
 def test_an_upload_into_a_frozen_store_is_answered_within_its_limit(part, tmp_path, monkeypatch):
-    monkeypatch.setattr("private_api.blobs.s3.STALL_SECONDS", 2.0)
     settings = Settings(
         database_url=f"sqlite:///{tmp_path}/db.sqlite", key_directory=tmp_path, **s3_settings(part)
     )
     prepare_blob_store(settings)
+    monkeypatch.setattr("private_api.blobs.s3.STALL_SECONDS", 2.0)
     app = bootstrap(settings, stopping=threading.Event(), upkeep=False)
     services = app.extensions["inferenceserver"]
     keys = [(tmp_path / f"{role}.key").read_text().strip() for role in ("admin", "worker")]
@@ -184,7 +186,7 @@ def test_an_upload_into_a_frozen_store_is_answered_within_its_limit(part, tmp_pa
         assert api.call("GET", "/v1/tasks").json["items"] == []
     finally:
         part.unpause()
-    assert api.submit().status_code == 202
+    eventually(lambda: api.submit().status_code == 202, 20, "uploads are taken again")
     services.database.engine.dispose()
 
 

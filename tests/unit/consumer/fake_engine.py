@@ -63,6 +63,7 @@ class FakeEngine:
         self.away = False
         self.labels: tuple[tuple[str, str], ...] = ()
         self.oom_killed = False
+        self.kernel_kills = 0
         self.refuse_start: str | None = None
         self._numbers = itertools.count(1)
 
@@ -156,6 +157,13 @@ class FakeEngine:
             container.signals.append(signal)
             if signal == "SIGKILL":
                 container.killed.set()
+
+    def was_signaled(self, container: ContainerFacts) -> bool:
+        self._answer()
+        return bool(self._known(container.container_id).signals)
+
+    def memory_kills(self) -> int:
+        return self.kernel_kills
 
     def remove_container(self, container_id: str) -> None:
         self._answer()

@@ -107,6 +107,31 @@ def test_the_engine_may_hear_of_the_lack_of_memory_after_the_end(tmp_path: Path)
     assert bench.code is ReasonCode.OUT_OF_MEMORY
 
 
+@pytest.mark.parametrize(
+    ("kernel_kills", "signals", "code"),
+    [
+        (1, [], ReasonCode.OUT_OF_MEMORY),
+        (1, ["SIGKILL"], ReasonCode.ENGINE_FAILED),
+        (0, [], ReasonCode.ENGINE_FAILED),
+    ],
+)
+def test_what_the_engine_never_hears_of_the_kernel_has_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel_kills: int, signals: list[str], code: ReasonCode
+) -> None:
+    # Given a model that ends as if it had been killed; the kernel killed something, or somebody asked
+    monkeypatch.setattr("consumer.attempt.ending._OOM_SECONDS", 0.05)
+
+    def program(container: FakeContainer) -> int:
+        container.signals += signals
+        bench.engine.kernel_kills += kernel_kills
+        return 137
+
+    bench = Bench(tmp_path, program)
+    # When, then
+    bench.run()
+    assert bench.code is code
+
+
 def test_a_cancel_asks_first_and_kills_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a running model that does not listen
     monkeypatch.setattr("consumer.attempt.ending.GRACE_SECONDS", 0.05)
