@@ -102,13 +102,14 @@ class ContainerEnd:
         """
         engine = self.station.engine
         kernel_killed = engine.memory_kills() > self.memory_kills_before
-        killed = self.course.facts.stop is None and self.course.facts.exit_code == _KILLED
+        killed = self.course.facts.exit_code == _KILLED
+        unexplained = self.course.facts.stop is None and (killed or kernel_killed)
         deadline = time.monotonic() + _OOM_SECONDS
         while True:
             found = engine.find_container(self.container_id)
             if found is None or found.oom_killed:
                 return found is not None
-            if not (killed or kernel_killed):
+            if not unexplained:
                 return False
             if time.monotonic() >= deadline:
                 return killed and kernel_killed and not engine.was_signaled(found)

@@ -211,7 +211,7 @@ class DockerEngine:
         wanted = {"container": container.container_id, "event": "kill"}
         with our_errors():
             found = self._api.events(since=f"{container.started_at:.9f}", until=f"{now:.9f}", filters=wanted)
-            return any(found)
+            return bool(list(found))
 
     def memory_kills(self) -> int:
         """As the kernel counts them."""
