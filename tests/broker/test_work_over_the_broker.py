@@ -33,7 +33,7 @@ def test_a_task_is_heard_of_and_runs(user: Api, model: Model, broker: TestBroker
     assert ended["state"] == "succeeded", ended
     assert user.output(ended) == {"in.txt": b"in"}
     # A slot that had not been told would have looked after a minute.
-    assert time.monotonic() - began < 50
+    assert time.monotonic() - began < 20
     broker.wait_ready("tasks.cpu", 0)
 
 
@@ -89,7 +89,7 @@ def test_slots_that_wait_leave_at_once_and_take_nothing_along(
     # When they are told to stop
     server.consumer.stop()
     # Then they do, and say farewell to the broker
-    assert time.monotonic() - began < 50
+    assert time.monotonic() - began < 20
     broker.wait_consumers("tasks.cpu", 0, 5)
     # And what comes now waits for the next
     task = user.submit(model("echo"))

@@ -71,11 +71,13 @@ def test_with_a_frozen_broker_tasks_are_taken_and_run(
     # Given a broker that holds its connections and answers nothing
     stack.service("rabbitmq").pause()
     # When tasks are sent
-    began = time.monotonic()
-    tasks = [user.insist(echo, {"number": b"%d" % n}, named(n)) for n in range(10)]
-    sent_seconds = time.monotonic() - began
-    # Then sending does not wait for it, and the tasks run all the same: the broker only rings
-    assert sent_seconds < 30
+    tasks, took = [], []
+    for number in range(10):
+        began = time.monotonic()
+        tasks.append(user.insist(echo, {"number": b"%d" % number}, named(number)))
+        took.append(time.monotonic() - began)
+    # Then none waits for it, which takes its heartbeats of ten seconds, and all run: the broker only rings
+    assert max(took) < 8, took
     finish(user, tasks)
 
 

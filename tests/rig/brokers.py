@@ -16,7 +16,7 @@ from pika.exceptions import ChannelClosedByBroker
 from contracts.announcements import BrokerAddress, broker_address, queue_name
 from contracts.messages import SlotKind
 from tests.rig.parts import Part, worker_url
-from tests.rig.polling import eventually
+from tests.rig.polling import PATIENCE, eventually
 
 QUEUES = [queue_name(kind) for kind in SlotKind]
 
@@ -36,8 +36,9 @@ class Queues(ABC):
             except ChannelClosedByBroker:
                 return -1
 
-    def wait_ready(self, queue: str, count: int, seconds: float = 60.0) -> None:
+    def wait_ready(self, queue: str, count: int, seconds: float = 20.0) -> None:
         """Wait until that many messages are there to be taken."""
+        seconds *= PATIENCE
         deadline = time.monotonic() + seconds
         while (seen := self.ready(queue)) != count:
             assert time.monotonic() < deadline, (
@@ -45,12 +46,16 @@ class Queues(ABC):
             )
             time.sleep(0.1)
 
-    def wait_consumers(self, queue: str, count: int, seconds: float = 60.0) -> None:
+    def wait_consumers(self, queue: str, count: int, seconds: float = 20.0) -> None:
         """Wait until that many slots listen."""
 
         def look() -> bool:
             with self.channel() as channel:
-                return bool(channel.queue_declare(queue, passive=True).method.consumer_count == count)
+                try:
+                    return bool(channel.queue_declare(queue, passive=True).method.consumer_count == count)
+                except ChannelClosedByBroker:
+                    # There is no such queue yet.
+                    return False
 
         eventually(look, seconds, f"{queue} has {count} listeners", every=0.1)
 

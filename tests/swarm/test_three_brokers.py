@@ -84,7 +84,7 @@ def test_a_machine_with_a_node_of_the_broker_is_lost(
         assert ended["state"] == "succeeded", ended
     eventually(lambda: nodes_that_run(swarm) == 2, 60, "the broker has noticed", every=2)
     # (The broker itself counts the lost machine's slots for a while: nobody has hung up.)
-    eventually(lambda: seconds_of_a_task(user, model("echo")) < 12, 90, "the slots left hear")
+    eventually(lambda: seconds_of_a_task(user, model("echo")) < 5, 90, "the slots left hear")
     stopwatch.lap("one machine of three brokers killed: the slots left hear")
     # And when it is back, it is one of them again
     third.start()
