@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,6 +32,8 @@ _FULL_CODES = frozenset(
      "InsufficientCapacity", "EntityTooLarge"}
 )  # fmt: skip
 _FULL_STATUS = 507
+# How often bytes are sent until the store says what it keeps of them.
+_TRIES_FOR_A_TAG = 3
 # How urllib3 begins most sentences.
 _CONNECTION_SHOWN = re.compile(r"^\S*(Connection|Pool)\(.*?\): ")
 # What a store's own words may take up in our log.
@@ -112,7 +114,7 @@ class S3Bucket:
         data = memoryview(b"Is anybody there?")
         # Among the inputs, where the sweeper finds it should we die here.
         key = f"inputs/probe-{secrets.token_hex(8)}"
-        are_md5 = self._tags_are_md5 = _bare(self._put(key, data)) == _md5(data)
+        are_md5 = self._tags_are_md5 = self._put(key, data) == _md5(data)
         self.delete(key)
         return are_md5
 
@@ -141,9 +143,12 @@ class S3Bucket:
 
     def put_part(self, key: str, upload_id: str, number: int, data: memoryview) -> str:
         """Store one part, counted from 1; the store's tag of it."""
-        with self._translated():
-            etag = self._client._upload_part(self._bucket, key, data, None, upload_id, number)  # type: ignore[arg-type]  # Any buffer serves.
-        return self._checked(etag, data)
+        return self._checked(
+            self._sent(
+                lambda: self._client._upload_part(self._bucket, key, data, None, upload_id, number)  # type: ignore[arg-type]  # Any buffer serves.
+            ),
+            data,
+        )
 
     def complete_upload(self, key: str, upload_id: str, tags: Sequence[str]) -> None:
         """Make the blob appear, all of it at once."""
@@ -237,13 +242,25 @@ class S3Bucket:
         except (MinioException, HTTPError, OSError, ParseError) as error:
             raise BlobStoreUnavailableError(f"{self._where} failed: {_in_short(error)}") from error
 
-    def _put(self, key: str, data: memoryview) -> str | None:
-        with self._translated():
-            stored = self._client._put_object(self._bucket, key, data, _headers())  # type: ignore[arg-type]  # Any buffer serves.
-        return stored.etag
+    def _put(self, key: str, data: memoryview) -> str:
+        return self._sent(
+            lambda: self._client._put_object(self._bucket, key, data, _headers()).etag  # type: ignore[arg-type]  # Any buffer serves.
+        )
 
-    def _checked(self, etag: str | None, data: memoryview) -> str:
-        tag = _bare(etag)
+    def _sent(self, send: Callable[[], str | None]) -> str:
+        """The tag with which the store answers ``send``, which is repeated while there is none.
+
+        Swift leaves it out where a write with a later time was faster: that of the same bytes, sent before
+        on a connection that broke and heard only now. Either may be what it keeps, so it is asked once more.
+        """
+        for _ in range(_TRIES_FOR_A_TAG):
+            with self._translated():
+                etag = send()
+            if etag:
+                return etag
+        raise self._refused("without a tag of what it keeps", "NoTag")
+
+    def _checked(self, tag: str, data: memoryview) -> str:
         if self._tags_are_md5 is not False and tag != _md5(data) and (self._tags_are_md5 or self.probe()):
             raise self._refused("with another checksum than ours: bytes were damaged on the way", "BadDigest")
         return tag
@@ -268,10 +285,6 @@ def read_failure(error: Exception) -> BlobStoreUnavailableError:
 
 def _headers() -> dict[str, Any]:
     return {"Content-Type": "application/zip"}
-
-
-def _bare(etag: str | None) -> str:
-    return (etag or "").replace('"', "")
 
 
 def _md5(data: memoryview) -> str:
