@@ -15,6 +15,12 @@ _SERVERS = {"object": 6200, "container": 6201, "account": 6202}
 # How often late entries are brought where they belong: objects into the listings of their buckets soon; what
 # buckets hold into the sums of their accounts, which nobody asks for, rarely: it costs a process for each.
 _UPDATE_SECONDS = {"object": 300, "container": 3600, "account": 3600}
+# How long one server waits for another, to be connected and to be answered. On a busy machine loopback takes
+# seconds too, and no second server could do the work instead.
+_CONNECT_SECONDS, _ANSWER_SECONDS = 10, 60
+# How long an upload or a deletion waits until its bucket lists it so. After Swift's own second, whoever lists
+# next may not see it. The private API gives up after 40 seconds, and would take what is done for failed.
+_LISTED_SECONDS = 30
 
 
 def proxy_server(port: int, keys: Mapping[str, str]) -> str:
@@ -47,8 +53,9 @@ client_chunk_size = {_CHUNK}
 # reason to shun it.
 error_suppression_limit = 1000000
 error_suppression_interval = 0
-node_timeout = 60
-recoverable_node_timeout = 60
+conn_timeout = {_CONNECT_SECONDS}
+node_timeout = {_ANSWER_SECONDS}
+recoverable_node_timeout = {_ANSWER_SECONDS}
 
 [filter:catch_errors]
 use = egg:swift#catch_errors
@@ -96,6 +103,7 @@ use = egg:swift#dlo
 
 def storage_server(kind: str) -> str:
     """The configuration of the ``object``, ``container`` or ``account`` server and its helpers."""
+    listed = f"container_update_timeout = {_LISTED_SECONDS}" if kind == "object" else ""
     return f"""
 [DEFAULT]
 bind_ip = 127.0.0.1
@@ -109,6 +117,8 @@ recon_cache_path = /run/swift
 log_level = WARNING
 # Full, and said so (507), while there is still room to delete something.
 fallocate_reserve = 1%
+conn_timeout = {_CONNECT_SECONDS}
+node_timeout = {_ANSWER_SECONDS}
 
 [pipeline:main]
 pipeline = {kind}-server
@@ -118,6 +128,7 @@ use = egg:swift#{kind}
 disk_chunk_size = {_CHUNK}
 network_chunk_size = {_CHUNK}
 replication_server = true
+{listed}
 
 [{kind}-replicator]
 interval = 1800
