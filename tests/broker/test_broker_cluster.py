@@ -183,7 +183,7 @@ def test_the_node_that_leads_the_queues_is_killed(
     # Given announced tasks, and the node to which the private API is connected, which leads the queues
     for _ in range(50):
         user.submit(waiting, {"in.txt": b"in"})
-    cluster.wait_ready("tasks.gpu", 50)
+    cluster.wait_announced("tasks.gpu", 50)
     leader = next(node for node in cluster.nodes if node.name == cluster.queues()["tasks.cpu"]["leader"])
     flow = Flow(server, echo)
     try:
@@ -198,12 +198,11 @@ def test_the_node_that_leads_the_queues_is_killed(
             eventually(lambda: state_of(server) == "ok", DEAD_SECONDS, "the private API goes on", every=0.1)
             cluster.wait_consumers("tasks.cpu", SLOTS, DEAD_SECONDS)
             # And there is something to hear
-            cluster.wait_ready("tasks.gpu", 70, DEAD_SECONDS)
+            cluster.wait_announced("tasks.gpu", 70, DEAD_SECONDS)
             print(f"heard again after {time.monotonic() - died:.1f} s")
             sent = len(flow.tasks)
             eventually(lambda: len(flow.tasks) > sent + 5, 30, "tasks go on coming")
         flow.check()
-        assert cluster.ready("tasks.gpu") == 70
     finally:
         leader.start()
     # And when the node is back, it has the queues as before
@@ -237,7 +236,7 @@ def test_a_node_that_is_cut_off_from_the_others_pauses_and_comes_back(
     finally:
         alone.mend()
     flow.check()
-    eventually(lambda: cluster.ready("tasks.gpu") >= before + 20, 30, "all are announced", every=0.3)
+    cluster.wait_announced("tasks.gpu", before + 20, 30)
     # And it is one of them again, now that the way is free
     cluster.wait_ready_nodes()
     cluster.wait_members("tasks.cpu", 3)
@@ -257,10 +256,10 @@ def test_a_broker_whose_nodes_all_died_comes_back_with_what_it_had(
         node.start()
     cluster.wait_ready_nodes()
     cluster.wait_consumers("tasks.cpu", SLOTS, 30)
-    eventually(lambda: cluster.ready("tasks.gpu") >= before, 30, "all are announced", every=0.3)
+    cluster.wait_announced("tasks.gpu", before, 30)
     assert user.run(echo)["state"] == "succeeded"
 
 
 def state_of(server: Server) -> str:
     """What the private API says of its broker."""
-    return str(requests.get(f"{server.private_url}/readyz", timeout=5).json()["checks"]["broker"])
+    return str(requests.get(f"{server.private_url}/readyz", timeout=30).json()["checks"]["broker"])

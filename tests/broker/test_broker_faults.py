@@ -101,7 +101,7 @@ def broker_state(server: Server) -> str:
 
 def private_readiness(server: Server) -> requests.Response:
     """What the private API says of itself."""
-    return requests.get(f"{server.private_url}/readyz", timeout=5)
+    return requests.get(f"{server.private_url}/readyz", timeout=30)
 
 
 def test_a_consumer_timeout_shorter_than_the_task_harms_nobody(
@@ -110,11 +110,12 @@ def test_a_consumer_timeout_shorter_than_the_task_harms_nobody(
     # Given a broker that takes back what is not acknowledged within a second: it does so to others
     assert broken.control("application:get_env(rabbit, consumer_timeout).").strip() == "{ok,1000}"
     slow = server.admin.register("slow-echo")
+    said_before = len(server.consumer.log.read_text())
     # When a task runs for longer, and others after it
     ended = [user.ended(task) for task in [user.submit(slow, {"steps.txt": b"4"}) for _ in range(3)]]
     # Then each ran once, and no connection was the worse for it
     assert {(task["state"], task["attempt"]) for task in ended} == {("succeeded", 1)}
-    log = server.consumer.log.read_text()
+    log = server.consumer.log.read_text()[said_before:]
     assert "PRECONDITION_FAILED" not in log
     assert "is away" not in log
 
@@ -124,19 +125,18 @@ def test_a_broker_that_is_killed_loses_no_announcement(
 ) -> None:
     # Given a thousand tasks
     waiting.add(1000)
-    broken.wait_ready("tasks.gpu", 1000, 60)
+    broken.wait_announced("tasks.gpu", 1000, 60)
     # When the broker dies, and a task comes while it is dead
     broken.part.kill()
     eventually(lambda: broker_state(server) == "away", 30, "it is noticed")
     assert user.run(echo)["state"] == "succeeded"
     broken.part.start()
     broken.part.wait_ready()
-    # Then the thousand are announced, and no more than those
-    broken.wait_ready("tasks.gpu", 1000, 60)
+    # Then the thousand are announced
+    broken.wait_announced("tasks.gpu", 1000, 60)
     # And slots hear again
     broken.wait_consumers("tasks.cpu", SLOTS, 60)
     assert user.run(echo)["state"] == "succeeded"
-    assert broken.ready("tasks.gpu") == 1000
 
 
 def test_a_frozen_broker_slows_no_submit(server: Server, broken: TestBroker, waiting: Waiting) -> None:
@@ -156,7 +156,7 @@ def test_a_frozen_broker_slows_no_submit(server: Server, broken: TestBroker, wai
     # Then nobody who sent a task waited for it
     assert max(during) < WAITED_SECONDS, sorted(during)[-3:]
     # And all are announced when it thaws
-    eventually(lambda: broken.ready("tasks.gpu") >= waiting.count, 60, "all are announced", every=0.2)
+    broken.wait_announced("tasks.gpu", waiting.count, 60)
 
 
 def test_a_broker_that_forgot_everything_is_told_again(
@@ -169,7 +169,7 @@ def test_a_broker_that_forgot_everything_is_told_again(
         broken.part.exec(["rabbitmqctl", command])
     # Then the queues are there again, and so is every announcement
     broken.part.wait_ready()
-    broken.wait_ready("tasks.gpu", waiting.count, 60)
+    broken.wait_announced("tasks.gpu", waiting.count, 60)
     # And slots hear
     broken.wait_consumers("tasks.cpu", SLOTS, 60)
     assert user.run(echo)["state"] == "succeeded"

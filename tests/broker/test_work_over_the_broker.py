@@ -76,7 +76,7 @@ def test_a_task_for_a_gpu_never_stands_before_a_cpu_slot(
     assert user.run(model("echo"))["state"] == "succeeded"
     # Then the first waits, announced to those whom it concerns
     assert user.task(waiting["id"])["state"] == "queued"
-    assert broker.ready("tasks.gpu") == 1
+    broker.wait_ready("tasks.gpu", 1)
     broker.take("tasks.gpu")
     admin.post(f"/v1/tasks/{waiting['id']}/cancel")
 
@@ -162,11 +162,13 @@ def test_death_of_the_private_api_while_announcing(
     task = user.insist(echo, {"in.txt": b"in"}, f"crash {point} {time.time_ns()}")
     eventually(marker.exists, 20, "the private API died")
 
-    # Then a new process announces what the old one did not, and the task runs once
+    # Then a new process announces what the old one did not, and the task ends once: at the second attempt
+    # where a slot heard of it so soon that the answer to its claim died with the process
     def look() -> Task | None:
         answer = user.get(f"/v1/tasks/{task['id']}")
         return answer.json() if answer.status_code == 200 and answer.json()["terminal"] else None
 
     ended = eventually(look, 60, "the task has ended")
-    assert (ended["state"], ended["attempt"]) == ("succeeded", 1), ended
+    assert ended["state"] == "succeeded", ended
+    assert ended["attempt"] in ({1, 2} if point == "announced" else {1}), ended
     broker.wait_ready("tasks.cpu", 0)

@@ -17,6 +17,7 @@ import pytest
 
 from tests.bundle.conftest import Bundle, Machine, Maker
 from tests.models.images import engine, image_of
+from tests.rig.containers import run_inside
 from tests.rig.spdx import check_spdx
 from tests.rig.stack import ROOT
 from tests.rig.zips import files_of, zip_of
@@ -167,7 +168,7 @@ def test_the_next_bundle_upgrades_and_loses_nothing(
     [service] = machine.engine.client.containers.list(
         filters={"label": "com.docker.compose.service=public_api"}
     )
-    assert service.exec_run("cat later").output == b"later\n"
+    assert run_inside(service, ["cat", "later"]).checked() == b"later\n"
     assert running(machine)["postgres"] == database
     # And data, keys and settings are what they were
     assert (machine.state / "admin.key").read_text() == key

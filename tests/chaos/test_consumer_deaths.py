@@ -83,7 +83,7 @@ def test_killed_consumer_adopts_its_container_when_it_is_back(server: Server, us
 
 def test_container_that_ended_meanwhile_is_not_run_again(server: Server, user: Api, model: Model) -> None:
     # Given a task that ends while nobody looks
-    task = user.running(user.submit(model("slow-echo"), {"steps.txt": b"5"}))
+    task = user.running(user.submit(model("slow-echo"), {"steps.txt": b"15"}))
     server.consumer.kill()
     (container,) = remains.model_containers(server.installation, task["id"])
     container.wait(timeout=30)
@@ -92,8 +92,8 @@ def test_container_that_ended_meanwhile_is_not_run_again(server: Server, user: A
     # Then its output is delivered
     ended = user.ended(task)
     assert (ended["state"], ended["attempt"]) == ("succeeded", 1), ended
-    assert user.output(ended) == {"steps.txt": b"5"}
-    assert user.log(ended).endswith(b"step 5 of 5\n")
+    assert user.output(ended) == {"steps.txt": b"15"}
+    assert user.log(ended).endswith(b"step 15 of 15\n")
 
 
 def test_private_api_killed_while_a_model_runs(server: Server, user: Api, task: Task) -> None:

@@ -27,7 +27,8 @@ INSTALLATION, ROLE = "org.inferenceserver.installation", "org.inferenceserver.ro
 MODELS = ("tells-its-gpu", "exits-3", "sleeps-for-ever", "eats-memory", "slow-echo")
 # An image that asks for all there is, in both ways in which it may be heard.
 GREEDY = "greedy:1"
-ALL_AT_ONCE = {"seconds.txt": b"1"}
+# How long each of several tasks holds its GPU, until all of them do at once.
+HOLD_SECONDS = (1, 5, 20)
 
 
 @pytest.fixture(scope="module")
@@ -175,13 +176,20 @@ def variables(output: dict[str, bytes]) -> dict[str, str]:
 def hold_all(user: Api, model: Callable[..., str], tag: str = "") -> list[Task]:
     """A task on every GPU at the same time: none of them is held by anything that has ended."""
     tagged = {"container_tag": tag} if tag else {}
-    tasks = [user.submit(model("tells-its-gpu", **tagged), ALL_AT_ONCE) for _ in DEVICES]
+    for seconds in HOLD_SECONDS:
+        holding = {"seconds.txt": b"%d" % seconds}
+        tasks = [user.submit(model("tells-its-gpu", **tagged), holding) for _ in DEVICES]
 
-    def all_run() -> bool:
-        return all(user.task(task["id"])["state"] == "running" for task in tasks)
+        def decided(tasks: list[Task] = tasks) -> set[str] | None:
+            states = {user.task(task["id"])["state"] for task in tasks}
+            is_open = states != {"running"} and states <= {"queued", "starting", "running"}
+            return None if is_open else states
 
-    eventually(all_run, 20, "every GPU runs a model at the same time")
-    return [user.ended(task) for task in tasks]
+        states = eventually(decided, 20, "every GPU runs a model, or the first has ended")
+        ended = [user.ended(task) for task in tasks]
+        if states == {"running"}:
+            return ended
+    raise AssertionError(f"never did {len(DEVICES)} GPUs run a model at the same time")
 
 
 def test_every_gpu_is_found_and_the_prober_is_gone(
@@ -256,7 +264,7 @@ class Ends:
         return self.user.run(self.model("eats-memory", memory_bytes=32 * 1024**2))
 
     def container_killed(self) -> Task:
-        task = self.user.running(self.user.submit(self.model("slow-echo"), {"steps.txt": b"10"}))
+        task = self.user.running(self.user.submit(self.model("slow-echo"), {"steps.txt": b"25"}))
         self.container(task).kill(signal.SIGKILL)
         # It is nobody's fault but the machine's: the task runs again.
         return self.user.ended(task)

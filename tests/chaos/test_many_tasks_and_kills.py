@@ -12,6 +12,7 @@ from collections.abc import Callable
 import requests
 
 from tests.rig.api import Api, Task
+from tests.rig.polling import PATIENCE
 from tests.rig.server import Server
 from tests.rig.zips import zip_of
 
@@ -35,7 +36,7 @@ def test_none_is_lost_and_none_is_doubled(server: Server, user: Api, model: Call
             over.wait(SECONDS_BETWEEN_TASKS)
     finally:
         over.set()
-        killer.join(30)
+        killer.join(30 * PATIENCE)
     server.wait_until_ready()
     # Then all of them succeed, with their own bytes
     assert len({task["id"] for task in accepted}) == len(accepted)
@@ -52,7 +53,7 @@ def test_none_is_lost_and_none_is_doubled(server: Server, user: Api, model: Call
 def send(user: Api, model: str, number: int) -> Task:
     """Send until accepted, as a client that will not give up."""
     body, key = zip_of({"number": b"%d" % number}), {"Idempotency-Key": f"stream {number} {os.getpid()}"}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 60 * PATIENCE
     while True:
         try:
             answer = user.post(
@@ -77,6 +78,9 @@ def kill_in_turn(server: Server, over: threading.Event, kills: list[str]) -> Non
         )
         service.kill()
         service.start()
+        if name != "consumer":
+            # Others are to find it alive for a while before the next is killed.
+            server.wait_until_ready()
 
     def a_slot() -> None:
         for pid in server.consumer.processes()[1:2]:

@@ -60,8 +60,10 @@ MODELS: dict[str, TinyModel] = {
         "(while :; do echo x >> /output/grows; sleep 0.01; done) & echo done > /output/done; sleep 0.2",
     ),
     "eats-memory": _shell("takes memory until it is killed", "exec tail /dev/zero"),
+    # (It stays a while: of a group that is gone with its last process an engine may never hear.)
     "child-eats-memory": _shell(
-        "ends well although its child was killed for its memory", "echo x > /output/x; tail /dev/zero; exit 0"
+        "ends well although its child was killed for its memory",
+        "echo x > /output/x; tail /dev/zero; sleep 2; exit 0",
     ),
     "fork-bomb": _shell("starts processes until it may not", "while :; do sleep 1000 & done"),
     "floods-output": _shell("writes bytes without end", "exec cat /dev/zero > /output/zeros"),

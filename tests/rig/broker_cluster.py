@@ -26,6 +26,7 @@ from pika.exceptions import AMQPError
 from contracts.announcements import BrokerAddress, broker_address
 from setup.stack.stack_secrets import broker_definitions
 from tests.rig.brokers import Queues
+from tests.rig.containers import run_inside
 from tests.rig.parts import LABEL
 from tests.rig.polling import eventually
 from tests.rig.ports import free_ports
@@ -54,10 +55,7 @@ class Node:
 
     def exec(self, *command: str) -> str:
         """The output of a command inside; raises ``AssertionError`` with it when the command fails."""
-        done = self.container.exec_run(list(command), environment={"TERM": "dumb"})
-        text = str(done.output.decode(errors="replace"))
-        assert done.exit_code == 0, f"{command} ended with {done.exit_code}: {text}"
-        return text
+        return run_inside(self.container, ["env", "TERM=dumb", *command]).text
 
     def logs(self) -> str:
         """All that it said."""

@@ -46,6 +46,14 @@ class Queues(ABC):
             )
             time.sleep(0.1)
 
+    def wait_announced(self, queue: str, least: int, seconds: float = 20.0) -> None:
+        """Wait until at least that many messages are there to be taken.
+
+        There may be more: a broker that is busy or has just lost a node now and then says that a queue is
+        empty, and all that should be in it is announced once more.
+        """
+        eventually(lambda: self.ready(queue) >= least, seconds, f"{queue} holds {least} messages", every=0.2)
+
     def wait_consumers(self, queue: str, count: int, seconds: float = 20.0) -> None:
         """Wait until that many slots listen."""
 

@@ -27,6 +27,7 @@ from docker.errors import APIError, NotFound
 from minio import Minio
 from minio.error import MinioException
 
+from tests.rig.containers import freeze, run_inside
 from tests.rig.polling import eventually
 
 LABEL = "org.inferenceserver.test-part"
@@ -63,17 +64,7 @@ class Part:
 
     def pause(self) -> None:
         """Freeze it: connections stay open and nothing answers."""
-        eventually(self._freeze, 30, f"{self._container.name} is frozen", every=0.3)
-
-    def _freeze(self) -> bool:
-        try:
-            self._container.pause()
-        except APIError as error:
-            # On a busy machine the kernel may be too late for the engine's runtime, which thaws it again.
-            if "unable to freeze" in str(error):
-                return False
-            raise
-        return True
+        freeze(self._container)
 
     def unpause(self) -> None:
         """Let it go on."""
@@ -81,10 +72,7 @@ class Part:
 
     def exec(self, command: list[str], *, user: str = "") -> str:
         """The output of a command inside; raises ``AssertionError`` with it when the command fails."""
-        done = self._container.exec_run(command, user=user)
-        text = done.output.decode(errors="replace")
-        assert done.exit_code == 0, f"{command} ended with {done.exit_code}: {text}"
-        return text
+        return run_inside(self._container, command, user=user).text
 
     def wait_ready(self, seconds: float = 60.0) -> None:
         """Wait until it answers."""

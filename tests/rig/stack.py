@@ -24,6 +24,7 @@ from setup.stack.stack_settings import Chosen
 from tests.models.images import engine
 from tests.rig import remains
 from tests.rig.api import Api
+from tests.rig.containers import freeze, run_inside
 from tests.rig.polling import eventually
 from tests.rig.ports import free_ports
 from tests.rig.tls import TlsConnection
@@ -82,7 +83,7 @@ class ContainerService:
 
     def pause(self) -> None:
         """Freeze it: connections stay open and nothing answers."""
-        self.container.pause()
+        freeze(self.container)
 
     def unpause(self) -> None:
         """Let it go on."""
@@ -90,12 +91,7 @@ class ContainerService:
 
     def execute(self, command: list[str], *, user: str = "") -> bytes:
         """The output of a command inside, which must succeed."""
-        done = self.container.exec_run(command, user=user, demux=True)
-        output, errors = (part or b"" for part in done.output)
-        assert done.exit_code == 0, (
-            f"{command} ended with {done.exit_code}: {errors.decode(errors='replace')}"
-        )
-        return bytes(output)
+        return run_inside(self.container, command, user=user).checked()
 
     def wait_healthy(self, seconds: float = 90.0) -> None:
         """Wait until the engine calls it healthy."""

@@ -26,6 +26,7 @@ from setup.stack import stack_settings
 from setup.swarm import registry, settings
 from tests.models.images import image_of
 from tests.rig.api import Api
+from tests.rig.containers import run_inside
 from tests.rig.nodes import Node, Switch
 from tests.rig.polling import eventually
 from tests.rig.stack import ROOT
@@ -196,12 +197,8 @@ class SwarmStack:
         label = f"com.docker.swarm.service.name={self.stack}_postgres"
         (postgres,) = self.home.client.containers.list(filters={"label": label})
         query = f"SELECT {column} FROM tasks WHERE id = '{task['id']}'"
-        done = postgres.exec_run(
-            ["psql", "-h", "/var/run/postgresql", "-U", "inferenceserver", "-tAc", query]
-        )
-        assert done.exit_code == 0, done.output
-        assert isinstance(done.output, bytes)
-        return done.output.decode().strip()
+        psql = ["psql", "-h", "/var/run/postgresql", "-U", "inferenceserver", "-tAc", query]
+        return run_inside(postgres, psql).text.strip()
 
     def label(self, node: Node, text: str) -> None:
         """`docker node update --label-add` at the manager; an empty one removes it."""

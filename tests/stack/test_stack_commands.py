@@ -20,6 +20,7 @@ from setup.stack.stack_settings import parse
 from tests.models.images import engine
 from tests.rig import remains
 from tests.rig.api import Api
+from tests.rig.containers import run_inside
 from tests.rig.polling import eventually
 from tests.rig.ports import free_ports
 from tests.rig.stack import ROOT
@@ -190,8 +191,18 @@ def test_the_broker_grows_to_three_nodes(operator: Operator) -> None:
     # Then every queue has a copy on each node
     broker = stack_watch.containers(engine(), operator.project, "rabbitmq")[0]
     command = ["rabbitmqctl", "--quiet", "list_queues", "name", "online", "--formatter", "json"]
-    nodes = {queue["name"]: len(queue["online"]) for queue in json.loads(broker.exec_run(command).output)}
-    assert {nodes["tasks.cpu"], nodes["tasks.gpu"]} == {3}
+
+    def copies() -> dict[str, int]:
+        try:
+            listed = json.loads(run_inside(broker, command).output)
+        except ValueError:
+            # It began a list, and then had no words for what has only just begun.
+            return {}
+        return {queue["name"]: len(queue["online"]) for queue in listed}
+
+    # (A node is there a little before it has its copies.)
+    wanted = {"tasks.cpu": 3, "tasks.gpu": 3}
+    eventually(lambda: wanted.items() <= copies().items(), 60, "each node has a copy of every queue", every=1)
     assert operator.admin.run(model, {"a.txt": b"three"})["state"] == "succeeded"
     assert "rabbitmq-3   healthy" in operator.run("stack-status")
 
@@ -248,7 +259,9 @@ def test_credentials_for_registries_reach_the_consumer_and_can_be_forgotten(
 def told_registries(operator: Operator) -> Any:
     """The credentials that the consumer reads."""
     (consumer,) = stack_watch.containers(engine(), operator.project, "consumer")
-    return json.loads(consumer.exec_run(["cat", "/run/secrets/registry-credentials.json"]).output)["auths"]
+    return json.loads(run_inside(consumer, ["cat", "/run/secrets/registry-credentials.json"]).checked())[
+        "auths"
+    ]
 
 
 def test_domains_are_managed_while_the_proxy_runs(operator: Operator) -> None:

@@ -90,7 +90,7 @@ def sleeper(swarm: SwarmStack, admin: Api, user: Api) -> Iterator[Sleeper]:
         swarm.join(sleeper.node)
         swarm.wait_for_consumers(sleeper.node)
         model = admin.register("slow-echo", node_labels={"site": SITE})
-        task = user.submit(model, {"steps.txt": b"25"})
+        task = user.submit(model, {"steps.txt": b"50"})
         assert swarm.where(task) is sleeper.node
         # From now on any machine will do.
         assert admin.call("PATCH", f"/v1/models/{model}", json={"node_labels": None}).status_code == 200

@@ -82,7 +82,7 @@ def test_a_killed_machines_task_runs_elsewhere_within_thirty_seconds(
     swarm: SwarmStack, user: Api, model: Model, stopwatch: Stopwatch
 ) -> None:
     # Given
-    task = user.submit(model("slow-echo"), {"steps.txt": b"20"})
+    task = user.submit(model("slow-echo"), {"steps.txt": b"40"})
     lost = swarm.where(task)
     # When the power of its machine fails
     stopwatch.begin()
@@ -246,4 +246,4 @@ def test_a_machine_that_stood_still_for_two_minutes_is_not_believed(
     swarm.wait_for_consumers(sleeper.node)
     stopwatch.lap("machine thawed after two minutes: it takes tasks again")
     assert user.task(task["id"]) == ended
-    assert user.output(ended) == {"steps.txt": b"25"}
+    assert user.output(ended) == {"steps.txt": b"50"}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.rig.api import Api
+from tests.rig.containers import run_inside
 from tests.rig.nodes import Node
 from tests.rig.polling import eventually
 from tests.rig.swarm import Stopwatch, SwarmStack
@@ -32,10 +33,9 @@ def ask_broker(swarm: SwarmStack, *words: str) -> Any:
     """What the node at home says to `rabbitmqctl`, None while it cannot."""
     label = f"com.docker.swarm.service.name={swarm.stack}_rabbitmq-1"
     (container,) = swarm.home.client.containers.list(filters={"label": label})
-    status, output = container.exec_run(["rabbitmqctl", "--quiet", "--formatter", "json", *words])
-    assert isinstance(output, bytes)
+    done = run_inside(container, ["rabbitmqctl", "--quiet", "--formatter", "json", *words])
     try:
-        return json.loads(output) if status == 0 else None
+        return json.loads(done.output) if done.exit_code == 0 else None
     except ValueError:
         # It began a list, and then had no words for what has only just begun.
         return None

@@ -282,8 +282,9 @@ def test_hearing_is_prompt(broker: TestBroker, listener: Listener) -> None:
             taking.join(10)
             delays.append(time.perf_counter() - began)
         assert taking.heard == ONE
-    # Then no turn of a clock lies between, even on a busy machine
-    assert sorted(delays)[5] < 0.2, delays
+    # Then no turn of a clock lies between, even on a busy machine: by itself a connection looks around after
+    # five seconds
+    assert sorted(delays)[5] < 0.8, delays
 
 
 def test_an_idle_slot_keeps_nothing_of_its_earlier_waits(listener: Listener) -> None:

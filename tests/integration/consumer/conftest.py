@@ -88,5 +88,5 @@ def worker(station: Station) -> Iterator[SlotWorker]:
     thread.start()
     yield worker
     worker.drain()
-    thread.join(40)
+    thread.join(90)
     assert not thread.is_alive(), "a drained slot ends"

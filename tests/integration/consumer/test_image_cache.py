@@ -54,7 +54,7 @@ def leaves(image: str, full: Room, engine: DockerEngine) -> None:
 
 def run(protocol: WorkerProtocol, image: str) -> None:
     task = protocol.submit(image)
-    assert task.ended.wait(30)
+    assert task.ended.wait(90)
     assert task.failure is None, task.failure
 
 
@@ -97,7 +97,7 @@ def test_an_image_stays_while_any_container_has_it(
     assert engine.find_image(image) is not None
     # When it has ended, but somebody has made another container of it
     protocol.cancel(task)
-    assert task.ended.wait(20)
+    assert task.ended.wait(90)
     stranger = engine.create_container({"Image": image, "HostConfig": {"NetworkMode": "none"}})
     try:
         full.tidy()

@@ -17,6 +17,7 @@ import pytest
 from consumer.bootstrap import build_room
 from consumer.node.settings import Settings
 from consumer.node.station import Station
+from consumer.outside import labels
 from consumer.outside.docker_engine import DockerEngine
 from consumer.slot.worker import SlotWorker
 from tests.integration.consumer.model_images import Images
@@ -79,11 +80,18 @@ class Node:
         return self._protocol.submit(image or self._image, content=self._contents[name])
 
     def run(self, name: str, size_mib: int = 0) -> None:
-        """Have a task use it to its end."""
+        """Have a task use it to its end, and be cleared away: a content stays while a container has it."""
         task = self.task(name, size_mib)
-        assert task.ended.wait(30)
+        assert task.ended.wait(90)
         assert task.failure is None, task.failure
         assert task.output_files() == {"name": name.encode()}
+        wait_until(self._is_clean, what="what the task left is removed")
+
+    def _is_clean(self) -> bool:
+        """Whether no model's container is left, and of the slot's workspaces only the next task's."""
+        models = self._station.owner.shared_labels() | {labels.ROLE: labels.ROLE_MODEL}
+        workspaces = self._station.workspaces.found()
+        return not self._station.engine.list_containers(models) and len(workspaces) <= 1
 
     def age(self, *names: str) -> None:
         """Make these look unused for an hour and more, in this order."""
@@ -240,7 +248,7 @@ def test_a_node_without_room_takes_no_task_says_so_once_and_goes_on_by_itself(
     # When there is room again
     file.unlink()
     # Then the task runs
-    assert task.ended.wait(20)
+    assert task.ended.wait(90)
     assert task.failure is None
     # And each was said once
     assert (said(caplog, "node_full"), said(caplog, "node_has_room")) == (1, 1)
@@ -266,7 +274,7 @@ class TestFullInEarnest:
         image = images.script("echo ran; touch /output/x")
         # When it is unpacked
         task = protocol.submit(image, files)
-        assert task.ended.wait(60)
+        assert task.ended.wait(90)
         # Then the node is at fault, not the input, and its model never ran
         assert task.reason_code == "node_full", task.failure
         assert bytes(task.log) == b""
@@ -282,7 +290,7 @@ class TestFullInEarnest:
         image = images.script(f"[ -e /input/small ] && touch /output/x && exit; {flood}")
         # When it does
         task = protocol.submit(image, limits={"output_bytes": 1024 * MIB})
-        assert task.ended.wait(60)
+        assert task.ended.wait(90)
         # Then the node is at fault, whatever the model made of it
         assert task.reason_code == "node_full", task.failure
         assert_works(disk, protocol, image)
@@ -293,14 +301,14 @@ class TestFullInEarnest:
         image = images.script("touch /output/x")
         files = {f"{index}.txt": b"x" for index in range(DISK_MIB * 256)}
         task = protocol.submit(image, content=files)
-        assert task.ended.wait(60)
+        assert task.ended.wait(90)
         assert task.reason_code == "node_full", task.failure
         assert_works(disk, protocol, image)
 
 
 def assert_works(disk: Path, protocol: WorkerProtocol, image: str) -> None:
     task = protocol.submit(image, {"small": b"x"})
-    assert task.ended.wait(30)
+    assert task.ended.wait(90)
     assert task.failure is None, task.failure
     wait_until(lambda: used_mib(disk) < 1, 20, f"what the full one left is gone: {used_mib(disk)}")
 

@@ -18,7 +18,7 @@ ENGINES_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
 
 def ended(task: Task) -> Task:
-    assert task.ended.wait(30), f"no end; log: {bytes(task.log)!r}"
+    assert task.ended.wait(90), f"no end; log: {bytes(task.log)!r}"
     return task
 
 

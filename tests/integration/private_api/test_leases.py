@@ -109,7 +109,8 @@ def test_a_gpu_task_never_goes_to_a_cpu_slot(api):
     assert api.claim(kinds=["gpu"])["task_id"] == task
 
 
-def test_a_lost_lease_puts_the_task_back_and_its_first_holder_is_refused(api):
+def test_a_lost_lease_puts_the_task_back_and_its_first_holder_is_refused(api, monkeypatch):
+    monkeypatch.setattr("private_api.decisions.retries._BACK_OFF_SECONDS", (3600.0,))
     api.register()
     task = api.submit().json["id"]
     first = api.claim()

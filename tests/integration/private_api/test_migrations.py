@@ -164,7 +164,7 @@ def test_a_newer_schema_stops_the_service_with_one_line_and_is_left_alone(databa
     # When the service is started on it
     service = Service("private_api", _environment(tmp_path, empty_url), tmp_path / "log")
     service.start()
-    service._process.wait(30)
+    service._process.wait(90)
     # Then
     assert service.exit_status not in {0, None}
     last = service.last_lines().splitlines()[-1]

@@ -46,8 +46,12 @@ def test_a_read_is_asked_of_another_replica(start_proxy: Any) -> None:
         proxy = start_proxy(f"127.0.0.1:{one.server_port},127.0.0.1:{two.server_port}")
 
         # when / then
-        assert {proxy.get("/v1/models").status for _ in range(10)} == {200}
-        assert one.seen
+        def ask() -> bool:
+            assert proxy.get("/v1/models").status == 200
+            return bool(one.seen)
+
+        # Chance decides whom Caddy asks of those who have as little to do.
+        eventually(ask, 10, "the replica that hangs up is asked as well")
 
 
 def test_a_dead_replica_costs_no_reader_anything_and_loses_no_upload(start_proxy: Any) -> None:
@@ -127,7 +131,8 @@ def test_a_restart_of_the_only_upstream_is_waited_out(start_proxy: Any) -> None:
 
     # when it comes back while a client's request waits
     asking.start()
-    asking.join(1.0)
+    # Not for long: Caddy looks for an upstream for five seconds in all, and sees a new one only in a while.
+    asking.join(0.3)
     assert asking.is_alive()
     with serving(port) as back:
         asking.join(30)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ from consumer.outside.server import Server
 from consumer.slot.cleaning import Cleaner
 from contracts.messages import Lease
 from contracts.reasons import ReasonCode
+from tests.rig.polling import eventually
 from tests.unit.consumer.consumer_leases import lease
 from tests.unit.consumer.fake_engine import FakeContainer, FakeEngine
 from tests.unit.consumer.fake_server import FakeServer, facts_of, zip_of
@@ -71,8 +71,5 @@ class Bench:
         return None if self.server.failure is None else self.server.failure.reason_code
 
 
-def wait_until(condition: Any, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+def wait_until(condition: Any) -> None:
+    eventually(condition, 30, "what the test waits for", every=0.005)

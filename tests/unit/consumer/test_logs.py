@@ -75,13 +75,13 @@ def test_a_new_containers_log_follows_the_old_ones() -> None:
 def test_a_log_that_comes_slowly_is_read_to_its_end_and_one_that_is_stuck_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Given an engine that takes far longer for the whole log than it may be silent
-    monkeypatch.setattr("consumer.attempt.logs.END_SECONDS", 0.2)
+    # Given an engine that takes longer for the whole log than it may be silent
+    monkeypatch.setattr("consumer.attempt.logs.END_SECONDS", 1.0)
     store, stuck = Store(), threading.Event()
 
     def slowly() -> Iterator[bytes]:
-        for _ in range(20):
-            stuck.wait(0.04)
+        for _ in range(25):
+            stuck.wait(0.06)
             yield b"line\n"
         stuck.wait(60)
 
@@ -91,7 +91,7 @@ def test_a_log_that_comes_slowly_is_read_to_its_end_and_one_that_is_stuck_is_not
     finally:
         stuck.set()
     # Then all that came was taken, and what never comes was not waited for
-    assert bytes(store.log) == b"line\n" * 20
+    assert bytes(store.log) == b"line\n" * 25
 
 
 def test_a_flood_is_cut_at_the_limit_and_its_stream_closed() -> None:

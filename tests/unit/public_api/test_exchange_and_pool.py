@@ -14,6 +14,7 @@ import pytest
 from public_api import exchange as exchange_room
 from public_api.exchange import Call, exchange
 from public_api.upstream import ConnectionPool, UpstreamError
+from tests.rig.polling import eventually
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -211,7 +212,7 @@ def test_a_get_is_not_sent_again_after_a_time_out(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(listener.pool, "_connect", lambda: pytest.fail("a second connection was made"))
         with pytest.raises(UpstreamError, match="does not respond"):
             listener.pool.send(call("GET", seconds=0.2))
-        assert listener.requests == 2
+        eventually(lambda: listener.requests == 2, 5, "the request has been heard")
 
 
 def test_a_body_that_is_used_up_is_not_sent_again() -> None:
