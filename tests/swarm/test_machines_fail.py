@@ -24,6 +24,7 @@ def other(swarm: SwarmStack, node: Node) -> Node:
     return next(machine for machine in swarm.machines[1:3] if machine is not node)
 
 
+@pytest.mark.timeout(600)
 def test_the_managers_engine_is_killed_and_started_again_while_a_machine_stands_still(
     swarm: SwarmStack, user: Api, model: Model, stopwatch: Stopwatch
 ) -> None:
@@ -34,11 +35,8 @@ def test_the_managers_engine_is_killed_and_started_again_while_a_machine_stands_
     asleep.freeze()
     # When the engine that is manager and home is killed, and started again: all the stack's services with it
     stopwatch.begin()
-    swarm.home.kill_engine()
-    swarm.home.start_engine()
-    swarm.home.wait_until_it_answers()
+    _start_the_homes_engine_anew(swarm, user)
     # Then the stack comes back by itself, and the task has lost nothing
-    eventually(lambda: _answers(user), 150, "the server answers again", every=0.5)
     stopwatch.lap("manager's engine killed and started: the server answers")
     ended = user.ended(task, seconds=90)
     assert (ended["state"], ended["attempt"]) == ("succeeded", 1), ended
@@ -50,10 +48,26 @@ def test_the_managers_engine_is_killed_and_started_again_while_a_machine_stands_
     asleep.thaw()
     # That takes it a few seconds, in which all may still look well.
     time.sleep(15)
-    eventually(lambda: _find_each_other(swarm), 240, "the services find each other by name", every=2)
-    swarm.wait_for_consumers(working, asleep)
+    eventually(lambda: _find_each_other(swarm), 80, "the services find each other by name", every=2)
+    swarm.wait_for_consumers(working)
+    try:
+        swarm.wait_for_consumers(asleep, seconds=25)
+    except AssertionError:
+        # Now and then engine 20.10 has forgotten itself among those that share a network ("is unknown to
+        # memberlist"), and no packet of home's finds the machine any more. docs/cluster.md says what helps.
+        assert "is unknown to memberlist" in swarm.home.last_lines(200)
+        _start_the_homes_engine_anew(swarm, user)
+        swarm.wait_for_consumers(working, asleep)
+        stopwatch.lap("(it was not heard until the home's engine had been started once more)")
     assert user.run(model("echo"))["state"] == "succeeded"
     stopwatch.lap("the same, and a machine thawed that had stood still meanwhile: all is well")
+
+
+def _start_the_homes_engine_anew(swarm: SwarmStack, user: Api) -> None:
+    swarm.home.kill_engine()
+    swarm.home.start_engine()
+    swarm.home.wait_until_it_answers()
+    eventually(lambda: _answers(user), 150, "the server answers again", every=0.5)
 
 
 def _find_each_other(swarm: SwarmStack) -> bool:
