@@ -45,7 +45,7 @@ def manage(places: Places) -> None:
                     client, made, source=source, target=sys.stdout.buffer
                 )
         finally:
-            api.remove_container(made, force=True)
+            api.remove_container(made, force=True, v=True)
     except (APIError, DockerException, RequestException) as error:
         raise SetupError(f"The proxy's management could not be run: {error}") from error
     finally:

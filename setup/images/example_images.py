@@ -99,7 +99,7 @@ def _extract(engine: docker.DockerClient, training_id: str, folder: Path) -> Non
         chunks, _ = container.get_archive("/built/.")
         packed = io.BytesIO(b"".join(chunks))
     finally:
-        container.remove(force=True)
+        container.remove(force=True, v=True)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tarfile.open(fileobj=packed) as archive:

@@ -50,7 +50,7 @@ def left_behind(server: Server) -> list[str]:
     spare = 0
     for consumer in server.consumers:
         place = server.state / "consumers" / consumer.environment["NODE_NAME"]
-        workspaces = [str(path) for path in place.glob("slots/*/work/*")]
+        workspaces = list(map(str, remains.workspaces(place)))
         allowed = int(consumer.environment["CPU_SLOTS"]) if consumer.running else 0
         spare += min(allowed, len(workspaces))
         if len(workspaces) > allowed:

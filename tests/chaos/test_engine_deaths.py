@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from tests.models.images import image_of
+from tests.rig import remains
 from tests.rig.api import Api
 from tests.rig.engine import OwnEngine
 from tests.rig.polling import eventually
@@ -98,7 +99,8 @@ def whole_again(server: Server, engine: OwnEngine, keeps_containers: bool) -> It
 
 
 def workspaces(server: Server) -> list[Path]:
-    return list((server.state / "consumers").glob("*/slots/*/work/*"))
+    consumers = (server.state / "consumers").glob("*")
+    return [path for consumer in consumers for path in remains.workspaces(consumer)]
 
 
 def models_on(engine: OwnEngine, server: Server) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 from docker.errors import APIError, NotFound
@@ -51,6 +52,11 @@ def all_but_contents(installation: str) -> list[str]:
 def _volumes_of_attempts(installation: str) -> list[str]:
     found = volumes(installation)
     return [f"volume {v.name}" for v in found if (v.attrs["Labels"] or {}).get(ROLE) != "content"]
+
+
+def workspaces(directory: Path) -> list[Path]:
+    """The directories of attempts below ``directory``, a consumer's."""
+    return [path for slot in directory.glob("slots/*") for path in (slot / "work").glob("*")]
 
 
 def sweep(installation: str) -> None:

@@ -183,7 +183,7 @@ def test_the_image_joins_as_the_documentation_says(stack: Stack, tmp_path: Path)
         assert container.attrs["State"]["ExitCode"] == 0
     finally:
         print(container.logs().decode(errors="replace")[-6000:])
-        container.remove(force=True)
+        container.remove(force=True, v=True)
         left = remains.all_but_contents(installation)
         remains.sweep(installation)
         volume.remove()
