@@ -1,4 +1,4 @@
-"""What is done to a container that tests have: a command inside, and all that it says; a standstill.
+"""What tests do with containers: run a command inside, or in one of its own, and hear all; freeze one.
 
 Parts, brokers and stacks enter. The SDK's own ``exec_run`` loses what comes together with the head of the
 engine's answer, which is all of it where a quick command meets a slow reader.
@@ -10,6 +10,7 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
+import docker
 from docker.errors import APIError
 
 from setup.engine import container_streams
@@ -26,7 +27,7 @@ class Done:
 
     @property
     def text(self) -> str:
-        """Its output as text, which must be all there is to say: raises ``AssertionError`` when it failed."""
+        """Its output as text; raises ``AssertionError`` when it failed."""
         return self.checked().decode(errors="replace")
 
     def checked(self) -> bytes:
@@ -42,6 +43,22 @@ def run_inside(container: Any, command: list[str], *, user: str = "") -> Done:
         container.client, container.id, command, user=user, target=output
     )
     return Done(status, output.getvalue(), errors)
+
+
+def run_alone(client: docker.DockerClient, image: str, command: list[str], **options: Any) -> Done:
+    """Run ``command`` in a container of its own, made with the SDK's ``options`` and gone afterwards.
+
+    The SDK's own ``run(remove=True)`` leaves the volumes behind that the image declares.
+    """
+    container = client.containers.create(image, command, **options)
+    try:
+        container.start()
+        status = int(container.wait(timeout=60)["StatusCode"])
+        return Done(
+            status, container.logs(stderr=False), container.logs(stdout=False).decode(errors="replace")
+        )
+    finally:
+        container.remove(force=True, v=True)
 
 
 def freeze(container: Any) -> None:

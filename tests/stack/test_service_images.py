@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from docker.errors import ContainerError
 
 from setup.images import service_images
 from setup.images.service_images import ServiceImage
 from tests.models.images import engine
+from tests.rig.containers import run_alone
 from tests.rig.stack import ROOT, Stack
 
 # Imports every module of the service's own room but its door, which would begin to serve. Of the shared rooms
@@ -41,14 +41,11 @@ def image(request: pytest.FixtureRequest, stack_plan: Stack) -> tuple[ServiceIma
 
 
 def run(tag: str, code: str, *arguments: str) -> dict[str, object]:
-    try:
-        said = engine().containers.run(
-            tag, entrypoint=["python", "-c", code], command=list(arguments), network_mode="none",
-            read_only=True, cap_drop=["ALL"], remove=True, tmpfs={"/tmp": "size=16m"},
-        )  # fmt: skip
-    except ContainerError as error:
-        pytest.fail(f"{tag}: {error.stderr.decode(errors='replace')}")
-    answer: dict[str, object] = json.loads(said.splitlines()[-1])
+    done = run_alone(
+        engine(), tag, list(arguments), entrypoint=["python", "-c", code], network_mode="none",
+        read_only=True, cap_drop=["ALL"], tmpfs={"/tmp": "size=16m"},
+    )  # fmt: skip
+    answer: dict[str, object] = json.loads(done.checked().splitlines()[-1])
     return answer
 
 
@@ -88,5 +85,5 @@ def test_no_build_wrote_a_secret_or_an_index_address_with_a_password(image: tupl
 
 def test_the_consumers_image_takes_a_command_line_of_its_own(stack_plan: Stack) -> None:
     tag = service_images.CONSUMER.tag(service_images.read_version(ROOT))
-    said = engine().containers.run(tag, ["join", "--help"], network_mode="none", read_only=True, remove=True)
-    assert b"python -m consumer join --url https://" in said
+    done = run_alone(engine(), tag, ["join", "--help"], network_mode="none", read_only=True)
+    assert "python -m consumer join --url https://" in done.text

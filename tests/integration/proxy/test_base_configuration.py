@@ -11,22 +11,23 @@ import docker
 from contracts.problems import PROBLEMS, ProblemCode
 from proxy.domains import BASE
 from tests.integration.proxy.running_proxy import IMAGE
+from tests.rig.containers import run_alone
 from tests.rig.parts import LABEL
 
 
 def test_caddy_finds_the_base_configuration_valid() -> None:
     # when
-    said = docker.from_env().containers.run(
+    done = run_alone(
+        docker.from_env(),
         IMAGE,
         ["caddy", "validate", "--config", "/etc/caddy/base.json"],
         volumes={str(BASE): {"bind": "/etc/caddy/base.json", "mode": "ro"}},
         network_mode="none",
         labels={LABEL: "1"},
-        remove=True,
-    )  # fmt: skip
+    )
 
     # then
-    assert b"Valid configuration" in said
+    assert "Valid configuration" in done.text
 
 
 def test_its_problem_documents_are_those_of_the_contract() -> None:

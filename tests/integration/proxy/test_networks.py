@@ -13,6 +13,7 @@ import pytest
 
 from tests.integration.proxy.running_proxy import IMAGE, running_proxy
 from tests.integration.proxy.stand_ins import serving
+from tests.rig.containers import run_alone
 from tests.rig.parts import LABEL
 from tests.rig.polling import eventually
 
@@ -77,21 +78,14 @@ def test_only_the_private_network_reaches_the_admin_api(networks: tuple[Any, Any
         assert "HTTP/" not in over_the_fence
 
         # and what serves everybody is on the front network
-        https = client.containers.run(
-            IMAGE, ["bash", "-c", f"exec 3<>/dev/tcp/{front_address}/8443 && echo open"],
-            network=front.name, remove=True, labels={LABEL: "1"},
-        )  # fmt: skip
-        assert https == b"open\n"
+        reach = ["bash", "-c", f"exec 3<>/dev/tcp/{front_address}/8443 && echo open"]
+        https = run_alone(client, IMAGE, reach, network=front.name, labels={LABEL: "1"})
+        assert https.text == "open\n"
         container.remove(force=True, v=True)
 
 
 def ask(client: Any, network: Any, host: str) -> str:
     """What a container on ``network`` is answered when it asks for the configuration."""
     command = ["timeout", "5", "bash", "-c", ASK.format(host=host, name=ALIAS)]
-    container = client.containers.create(IMAGE, command, network=network.name, labels={LABEL: "1"})
-    try:
-        container.start()
-        container.wait(timeout=30)
-        return str(container.logs().decode())
-    finally:
-        container.remove(force=True, v=True)
+    done = run_alone(client, IMAGE, command, network=network.name, labels={LABEL: "1"})
+    return done.output.decode() + done.errors

@@ -89,7 +89,7 @@ def test_a_gigabyte_passes_up_and_down_in_flat_memory_and_no_file(proxy: Proxy, 
     assert proxy.peak_bytes() < 200 * MIB
     # What it may write at all is a few megabytes of /tmp, its data and its configuration.
     written = run_inside(proxy.container, ["sh", "-c", "find /tmp /data /config -type f -size +1M"])
-    assert written.output == b""
+    assert written.checked() == b""
 
 
 def test_wrong_keys_are_counted_by_the_client_and_not_by_the_proxy(proxy: Proxy, private: Upstream) -> None:
